@@ -1,0 +1,87 @@
+"""The ops as ``torch.ops.fastaniso.*``: one schema and one fake each, so that they trace, compile and export.
+
+``hidden`` is (outer, inner, d) with a contiguous last axis, ``mask`` and ``groups`` (outer, inner); ``start`` is the
+index of the first row in its source. ``backend`` is the resolved name of a module beside this one.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+_LIBRARY = torch.library.Library("fastaniso", "DEF")
+_LIBRARY.define("moments(Tensor hidden, Tensor? mask, int start, str backend) -> (Tensor, Tensor, Tensor)")
+_LIBRARY.define(
+    "group_moments(Tensor hidden, Tensor? mask, Tensor groups, int num_groups, int start, str backend)"
+    " -> (Tensor, Tensor, Tensor, Tensor)"
+)
+_LIBRARY.define(
+    "gram(Tensor hidden, Tensor? mask, bool raw, bool unit, int start, str backend)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+
+
+def _backend(name: str) -> ModuleType:
+    # Imported on first use: `import fastaniso` must take neither triton nor a GPU.
+    return import_module(f"fastaniso.ops.{name}")
+
+
+def _moments(hidden: Tensor, mask: Tensor | None, start: int, backend: str) -> tuple[Tensor, Tensor, Tensor]:
+    counts, totals, sums = _backend(backend).moments(hidden, mask, start)
+    return counts, totals, sums
+
+
+def _group_moments(
+    hidden: Tensor, mask: Tensor | None, groups: Tensor, num_groups: int, start: int, backend: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    counts, unit_sum, unit_squared, dropped = _backend(backend).group_moments(hidden, mask, groups, num_groups, start)
+    return counts, unit_sum, unit_squared, dropped
+
+
+def _gram(
+    hidden: Tensor, mask: Tensor | None, raw: bool, unit: bool, start: int, backend: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    counts, totals, sums, scatter, unit_scatter = _backend(backend).gram(hidden, mask, raw, unit, start)
+    return counts, totals, sums, scatter, unit_scatter
+
+
+for _name, _kernel in (("moments", _moments), ("group_moments", _group_moments), ("gram", _gram)):
+    _LIBRARY.impl(_name, _kernel, "CompositeExplicitAutograd")
+
+
+def _fake_moments(hidden: Tensor, mask: Tensor | None, start: int, backend: str) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        hidden.new_empty(5, dtype=torch.int64),
+        hidden.new_empty(6, dtype=torch.float64),
+        hidden.new_empty((4, hidden.shape[2]), dtype=torch.float64),
+    )
+
+
+def _fake_group_moments(
+    hidden: Tensor, mask: Tensor | None, groups: Tensor, num_groups: int, start: int, backend: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return (
+        hidden.new_empty(num_groups, dtype=torch.int64),
+        hidden.new_empty((num_groups, hidden.shape[2]), dtype=torch.float64),
+        hidden.new_empty(num_groups, dtype=torch.float64),
+        hidden.new_empty(5, dtype=torch.int64),
+    )
+
+
+def _fake_gram(
+    hidden: Tensor, mask: Tensor | None, raw: bool, unit: bool, start: int, backend: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    dim = hidden.shape[2]
+
+    def square(wanted: bool) -> Tensor:
+        return hidden.new_empty((dim, dim) if wanted else (0, 0), dtype=torch.float64)
+
+    return (*_fake_moments(hidden, mask, start, backend), square(raw), square(unit))
+
+
+torch.library.register_fake("fastaniso::moments", _fake_moments, lib=_LIBRARY)
+torch.library.register_fake("fastaniso::group_moments", _fake_group_moments, lib=_LIBRARY)
+torch.library.register_fake("fastaniso::gram", _fake_gram, lib=_LIBRARY)
