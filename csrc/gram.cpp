@@ -1,0 +1,198 @@
+#include "gram.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <vector>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace fastaniso {
+
+namespace {
+
+constexpr int64_t kPieceRows = 128;          // rows normed or packed by a thread at a time
+constexpr int64_t kPivotRows = 64;           // rows whose mean is the pivot
+constexpr int64_t kWorkForThreads = 1 << 20;  // multiply-adds below which a second thread costs more than it brings
+constexpr int64_t kHugePage = 2 << 20;
+
+// Memory for the panels, on huge pages where there are any: the product streams through it.
+class PanelMemory {
+ public:
+  explicit PanelMemory(int64_t bytes) {
+    bytes = (bytes + kHugePage - 1) / kHugePage * kHugePage;
+    data_ = std::aligned_alloc(kHugePage, bytes);
+    if (!data_) throw std::bad_alloc();
+#if defined(__linux__)
+    madvise(data_, bytes, MADV_HUGEPAGE);
+#endif
+  }
+  ~PanelMemory() { std::free(data_); }
+  PanelMemory(const PanelMemory&) = delete;
+  PanelMemory& operator=(const PanelMemory&) = delete;
+  void* data() const { return data_; }
+
+ private:
+  void* data_;
+};
+
+float half_to_float(uint16_t bits) {
+  const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+  const float magnitude = exponent ? std::ldexp(1024 + fraction, exponent - 25) : std::ldexp(fraction, -24);
+  return bits & 0x8000 ? -magnitude : magnitude;
+}
+
+double number_at(const char* row, DType dtype, int64_t k) {
+  switch (dtype) {
+    case kFloat32: return reinterpret_cast<const float*>(row)[k];
+    case kFloat64: return reinterpret_cast<const double*>(row)[k];
+    case kFloat16: return half_to_float(reinterpret_cast<const uint16_t*>(row)[k]);
+    default: {
+      const uint32_t bits = uint32_t{reinterpret_cast<const uint16_t*>(row)[k]} << 16;
+      float value;
+      std::memcpy(&value, &bits, sizeof value);
+      return value;
+    }
+  }
+}
+
+// One scatter under construction. Products are of rows minus a pivot close to their mean, so that a mean far from zero
+// does not drown what is summed; `finish` moves the scatter from the pivot to the mean.
+class Scatter {
+ public:
+  Scatter(const Rows& rows, double* out, bool unit) : rows_(rows), out_(out), unit_(unit) {
+    const bool wide = computes_in_double(rows.dtype);
+    width_ = kernels().panel_width[wide];
+    panels_ = (rows.dim + width_ - 1) / width_;
+    pivot_.assign(panels_ * width_, 0.0);
+    shift_.assign(panels_ * width_ * (wide ? 8 : 4), 0);
+    std::fill_n(out_, rows.dim * rows.dim, 0.0);
+  }
+
+  // The pivot: the mean of the first rows, rounded to what the product computes in.
+  void set_pivot(const std::vector<const char*>& rows, const std::vector<double>& norms) {
+    const int64_t count = std::min<int64_t>(rows.size(), kPivotRows);
+    for (int64_t k = 0; k < rows_.dim; ++k) {
+      double mean = 0;
+      for (int64_t r = 0; r < count; ++r) mean += number_at(rows[r], rows_.dtype, k) / (unit_ ? norms[r] : 1.0) / count;
+      pivot_[k] = computes_in_double(rows_.dtype) ? mean : float(mean);
+      largest_pivot_ = std::max(largest_pivot_, std::fabs(pivot_[k]));
+    }
+  }
+
+  void add_block(const std::vector<const char*>& rows, const std::vector<double>& norms, double largest_norm,
+                 const Panels& panels, int threads, Interrupt& interrupt) {
+    const bool wide = computes_in_double(rows_.dtype);
+    // A power of two brings the block's entries to at most 1, so that squares of 1e30 do not overflow; exact.
+    const double scale = unit_ ? 1.0 : std::ldexp(1.0, std::clamp(-std::ilogb(std::max(largest_norm, largest_pivot_)),
+                                                                 wide ? -1000 : -126, wide ? 1000 : 126));
+    set_shift(scale);
+    std::vector<double> multipliers(rows.size(), scale);
+    if (unit_) {
+      const double limit = wide ? 1e300 : 1e30;
+      for (size_t r = 0; r < rows.size(); ++r) {
+        const double inverse = 1 / norms[r];
+        multipliers[r] = inverse < limit && inverse > 1 / limit ? inverse : 0;  // 0: divide instead
+      }
+    }
+    const int64_t count = rows.size();
+    for_each_piece((count + kPieceRows - 1) / kPieceRows, threads, interrupt, [&](int64_t piece, int) {
+      kernels().pack[rows_.dtype](rows.data(), norms.data(), multipliers.data(), shift_.data(), piece * kPieceRows,
+                                  std::min((piece + 1) * kPieceRows, count), rows_.dim, panels);
+    });
+    const double factor = 1 / scale / scale;
+    for_each_piece(panels_ * (panels_ + 1) / 2, threads, interrupt, [&](int64_t piece, int) {
+      // Column by column of the upper triangle: neighbours in this order share panel j. Largest columns first.
+      const int64_t t = panels_ * (panels_ + 1) / 2 - 1 - piece;
+      int64_t j = int64_t((std::sqrt(8.0 * t + 1) - 1) / 2);
+      while (j * (j + 1) / 2 > t) --j;
+      while ((j + 1) * (j + 2) / 2 <= t) ++j;
+      kernels().multiply[wide](panels, t - j * (j + 1) / 2, j, rows_.dim, factor, out_);
+    });
+  }
+
+  // Σ(x − m)(x − m)ᵀ = Σ(x − a)(x − a)ᵀ − n(m − a)(m − a)ᵀ, then the lower triangle.
+  void finish(int64_t count, const double* sum, int threads, Interrupt& interrupt) {
+    const int64_t dim = rows_.dim;
+    std::vector<double> delta(dim);
+    for (int64_t k = 0; k < dim; ++k) delta[k] = count ? sum[k] / count - pivot_[k] : 0.0;
+    for_each_piece(dim, threads, interrupt, [&](int64_t i, int) {
+      for (int64_t j = i; j < dim; ++j) out_[i * dim + j] -= count * delta[i] * delta[j];
+    });
+    constexpr int64_t tile = 32;  // a square at a time, so that the transposed writes stay in cache
+    const int64_t tiles = (dim + tile - 1) / tile;
+    for_each_piece(tiles, threads, interrupt, [&](int64_t tile_j, int) {
+      for (int64_t tile_i = 0; tile_i <= tile_j; ++tile_i)
+        for (int64_t j = tile_j * tile; j < std::min((tile_j + 1) * tile, dim); ++j)
+          for (int64_t i = tile_i * tile; i < std::min((tile_i + 1) * tile, j); ++i) out_[j * dim + i] = out_[i * dim + j];
+    });
+  }
+
+ private:
+  void set_shift(double scale) {
+    for (size_t k = 0; k < pivot_.size(); ++k) {
+      if (computes_in_double(rows_.dtype))
+        reinterpret_cast<double*>(shift_.data())[k] = pivot_[k] * scale;
+      else
+        reinterpret_cast<float*>(shift_.data())[k] = float(pivot_[k] * scale);
+    }
+  }
+
+  const Rows& rows_;
+  double* out_;
+  bool unit_;
+  int64_t width_, panels_;
+  double largest_pivot_ = 0;
+  std::vector<double> pivot_;
+  std::vector<char> shift_;
+};
+
+}  // namespace
+
+RowTotals gram(const Rows& rows, double* sums, double* scatter, double* unit_scatter, int threads,
+               Interrupt& interrupt) {
+  const int64_t count = rows.outer * rows.inner, block = std::min(kGramRows, std::max<int64_t>(count, 1));
+  const bool wide = computes_in_double(rows.dtype);
+  if (count * rows.dim * rows.dim < kWorkForThreads) threads = 1;
+
+  std::vector<Scatter> scatters;
+  if (scatter) scatters.emplace_back(rows, scatter, false);
+  if (unit_scatter) scatters.emplace_back(rows, unit_scatter, true);
+  const int64_t width = kernels().panel_width[wide];
+  const int64_t panel_bytes = (rows.dim + width - 1) / width * width * block * (wide ? 8 : 4);
+  const PanelMemory memory(panel_bytes);
+  std::vector<MomentsBuffer> buffers;
+  for (int t = 0; t < threads; ++t) buffers.emplace_back(rows);
+
+  std::fill_n(sums, kSums * rows.dim, 0.0);
+  RowTotals totals = no_rows();
+  std::vector<double> norms(block);
+  for (int64_t begin = 0; begin < count; begin += block) {
+    const int64_t end = std::min(begin + block, count);
+    RowTotals here = no_rows();
+    add_moments(rows, begin, end, kPieceRows, buffers.data(), threads, interrupt, sums, here, norms.data());
+
+    std::vector<const char*> kept;
+    std::vector<double> kept_norms;
+    for (int64_t i = begin; i < end; ++i) {
+      if (norms[i - begin] == 0) continue;
+      kept.push_back(rows.data + i / rows.inner * rows.outer_stride + i % rows.inner * rows.inner_stride);
+      kept_norms.push_back(norms[i - begin]);
+    }
+    for (Scatter& s : scatters) {
+      if (kept.empty()) continue;
+      if (totals.kept == 0) s.set_pivot(kept, kept_norms);
+      s.add_block(kept, kept_norms, here.norm_max, {memory.data(), int64_t(kept.size()), block}, threads, interrupt);
+    }
+    add(totals, here);
+  }
+  for (size_t s = 0; s < scatters.size(); ++s)
+    scatters[s].finish(totals.kept, sums + (scatter && s == 0 ? 0 : 2) * rows.dim, threads, interrupt);
+  return totals;
+}
+
+}  // namespace fastaniso

@@ -1,0 +1,66 @@
+#include "group_moments.h"
+
+#include <algorithm>
+#include <vector>
+
+namespace fastaniso {
+
+namespace {
+constexpr int64_t kBlockBytes = 512 << 10;     // stays in the second-level cache between the two steps
+constexpr int64_t kColumns = 64;               // a thread's columns are whole cache lines of every dtype
+constexpr int64_t kBytesForThreads = 2 << 20;  // below this a second thread costs more than it brings
+}  // namespace
+
+RowTotals group_moments(const Rows& rows, const int64_t* groups, int64_t num_groups, int64_t* counts, double* unit_sum,
+                        double* unit_squared, int64_t* outside, int threads, Interrupt& interrupt) {
+  const Kernels& isa = kernels();
+  const int64_t count = rows.outer * rows.inner, row_bytes = rows.dim * bytes_of(rows.dtype);
+  const int64_t block = std::clamp<int64_t>(kBlockBytes / row_bytes, 64, 4096), piece = block / 8;
+  if (count * row_bytes < kBytesForThreads) threads = 1;
+  std::fill_n(counts, num_groups, 0);
+  std::fill_n(unit_sum, num_groups * rows.dim, 0.0);
+  std::fill_n(unit_squared, num_groups, 0.0);
+  *outside = 0;
+
+  // One mask for the kernels: wanted, and of a group that exists.
+  std::vector<uint8_t> usable(count);
+  int64_t masked = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const bool wanted = !rows.mask || rows.mask[i], inside = groups[i] >= 0 && groups[i] < num_groups;
+    usable[i] = wanted && inside;
+    masked += !wanted;
+    *outside += wanted && !inside;
+  }
+  Rows used = rows;
+  used.mask = usable.data();
+
+  RowTotals totals = no_rows();
+  std::vector<RowTotals> part(threads, no_rows());
+  std::vector<double> norms(block);
+  for (int64_t begin = 0; begin < count; begin += block) {
+    const int64_t end = std::min(begin + block, count);
+    reduce_in_order(
+        (end - begin + piece - 1) / piece, threads, interrupt,
+        [&](int64_t p, int thread) {
+          const int64_t from = begin + p * piece, to = std::min(from + piece, end);
+          isa.norms[rows.dtype](used, from, to, part[thread], norms.data() + (from - begin));
+        },
+        [&](int64_t, int thread) {
+          add(totals, part[thread]);
+          part[thread] = no_rows();
+        });
+    for_each_piece((rows.dim + kColumns - 1) / kColumns, threads, interrupt, [&](int64_t p, int) {
+      isa.add_units[rows.dtype](used, begin, end, norms.data(), groups, p * kColumns,
+                                std::min((p + 1) * kColumns, rows.dim), unit_sum);
+    });
+    for (int64_t i = begin; i < end; ++i) {
+      if (norms[i - begin] == 0) continue;
+      counts[groups[i]] += 1;
+      unit_squared[groups[i]] += 1;  // exactly: the unit rows were summed in float64
+    }
+  }
+  totals.masked = masked;
+  return totals;
+}
+
+}  // namespace fastaniso

@@ -1,0 +1,21 @@
+// The table of one instruction set: the only symbol its file exports.
+#pragma once
+
+#include "gram.inl"
+#include "group_moments.inl"
+#include "moments.inl"
+
+namespace fastaniso {
+
+extern const Kernels FASTANISO_KERNELS;
+const Kernels FASTANISO_KERNELS = {
+    FASTANISO_NAME,
+    {panel_width<float>(), panel_width<double>()},
+    {moments<float>, moments<double>, moments<Half>, moments<BFloat>},
+    {row_norms<float>, row_norms<double>, row_norms<Half>, row_norms<BFloat>},
+    {add_units<float>, add_units<double>, add_units<Half>, add_units<BFloat>},
+    {pack<float>, pack<double>, pack<Half>, pack<BFloat>},
+    {multiply<float>, multiply<double>},
+};
+
+}  // namespace fastaniso

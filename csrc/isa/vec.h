@@ -1,0 +1,134 @@
+// Vectors of FASTANISO_VECTOR_BYTES bytes in the compiler's own vector extension, and loads that widen half precision.
+// Everything is in an anonymous namespace: an instruction-set file must not export what another could link to.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+
+#if defined(__F16C__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+#include "../rows.h"
+
+#define FASTANISO_INLINE inline __attribute__((always_inline))
+
+namespace fastaniso {
+namespace {
+
+struct Half {
+  uint16_t bits;
+};
+struct BFloat {
+  uint16_t bits;
+};
+
+constexpr int kBytes = FASTANISO_VECTOR_BYTES;
+typedef float VecF __attribute__((vector_size(kBytes)));
+typedef double VecD __attribute__((vector_size(kBytes)));
+typedef uint32_t VecU32 __attribute__((vector_size(kBytes)));
+typedef uint16_t HalfVecU16 __attribute__((vector_size(kBytes / 2)));
+
+// Storage type S of the rows → type T that the kernel computes in.
+template <class S>
+struct Compute {
+  typedef float T;
+  typedef VecF V;
+};
+template <>
+struct Compute<double> {
+  typedef double T;
+  typedef VecD V;
+};
+
+template <class To, class From>
+FASTANISO_INLINE To bits_as(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  std::memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+template <class V>
+FASTANISO_INLINE V load_bytes(const void* p) {
+  V v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+
+template <class V, class T>
+FASTANISO_INLINE void store(T* p, V v) {
+  std::memcpy(p, &v, sizeof v);
+}
+
+FASTANISO_INLINE VecF load(const float* p) { return load_bytes<VecF>(p); }
+FASTANISO_INLINE VecD load(const double* p) { return load_bytes<VecD>(p); }
+FASTANISO_INLINE VecF load(const BFloat* p) {
+  return bits_as<VecF>(__builtin_convertvector(load_bytes<HalfVecU16>(p), VecU32) << 16);
+}
+FASTANISO_INLINE VecF load(const Half* p) {
+#if defined(__AVX512F__) && FASTANISO_VECTOR_BYTES == 64
+  return bits_as<VecF>(_mm512_maskz_cvtph_ps(0xffff, load_bytes<__m256i>(p)));  // unmasked, GCC 12 warns
+#elif defined(__F16C__) && FASTANISO_VECTOR_BYTES == 32
+  return bits_as<VecF>(_mm256_cvtph_ps(load_bytes<__m128i>(p)));
+#elif defined(__ARM_NEON) && FASTANISO_VECTOR_BYTES == 16
+  return bits_as<VecF>(vcvt_f32_f16(load_bytes<float16x4_t>(p)));
+#else
+  // The exponent moves up by 112; multiplying, not adding, also gets subnormals right. Inf and NaN keep all ones.
+  const VecU32 half = __builtin_convertvector(load_bytes<HalfVecU16>(p), VecU32);
+  const VecU32 magnitude = (half & 0x7fffu) << 13;
+  const VecF scaled = bits_as<VecF>(magnitude) * 0x1p112f;
+  const VecU32 special = (VecU32)(magnitude >= (0x7c00u << 13)) & 0x7f800000u;
+  return bits_as<VecF>(bits_as<VecU32>(scaled) | special | ((half & 0x8000u) << 16));
+#endif
+}
+
+// The first `count` numbers, the rest zero.
+template <class S>
+FASTANISO_INLINE typename Compute<S>::V load_first(const S* p, int64_t count) {
+  S padded[kBytes / sizeof(typename Compute<S>::T)] = {};
+  std::memcpy(padded, p, count * sizeof(S));
+  return load(padded);
+}
+
+FASTANISO_INLINE double to_double(float x) { return x; }
+FASTANISO_INLINE double to_double(double x) { return x; }
+FASTANISO_INLINE double to_double(BFloat x) { return bits_as<float>(uint32_t{x.bits} << 16); }
+FASTANISO_INLINE double to_double(Half x) {
+  const uint32_t magnitude = (x.bits & 0x7fffu) << 13;
+  float value = bits_as<float>(magnitude) * 0x1p112f;
+  if (magnitude >= (0x7c00u << 13)) value = bits_as<float>(magnitude | 0x7f800000u);
+  return x.bits & 0x8000u ? -value : value;
+}
+
+template <class V, class T = decltype(V{}[0])>
+FASTANISO_INLINE auto lane_sum(V v) {
+  auto sum = v[0];
+  for (unsigned i = 1; i < sizeof(V) / sizeof(sum); ++i) sum += v[i];
+  return sum;
+}
+
+// Walks the rows from `index` on, masked ones included.
+struct Cursor {
+  const char* row;
+  int64_t index, inner;
+};
+
+FASTANISO_INLINE Cursor cursor_at(const Rows& rows, int64_t index) {
+  const int64_t outer = index / rows.inner, inner = index % rows.inner;
+  return {rows.data + outer * rows.outer_stride + inner * rows.inner_stride, index, inner};
+}
+
+FASTANISO_INLINE void advance(const Rows& rows, Cursor& at) {
+  ++at.index;
+  at.row += rows.inner_stride;
+  if (++at.inner == rows.inner) {
+    at.inner = 0;
+    at.row += rows.outer_stride - rows.inner * rows.inner_stride;
+  }
+}
+
+}  // namespace
+}  // namespace fastaniso

@@ -1,0 +1,113 @@
+"""The ops on the CPU: allocate the results, hand addresses and strides to the C++ kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from fastaniso import _cpu
+
+_DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
+GRAM_ROWS: int = _cpu.GRAM_ROWS
+
+
+def moments(hidden: Tensor, mask: Tensor | None, start: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Counts (5,), totals (6,) and sums (4, d) of :class:`fastaniso.state.Moments`."""
+    counts, totals, sums = _moments_results(hidden)
+    _cpu.moments(
+        _rows(hidden, mask), start, torch.get_num_threads(), counts.data_ptr(), totals.data_ptr(), sums.data_ptr()
+    )
+    return counts, totals, sums
+
+
+def group_moments(
+    hidden: Tensor, mask: Tensor | None, groups: Tensor, num_groups: int, start: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Counts (G,), unit sums (G, d), Σ‖u‖² (G,) and dropped (5,) of :class:`fastaniso.state.GroupMoments`."""
+    counts = torch.empty(num_groups, dtype=torch.int64)
+    unit_sum = torch.empty(num_groups, hidden.shape[2], dtype=torch.float64)
+    unit_squared = torch.empty(num_groups, dtype=torch.float64)
+    dropped = torch.empty(5, dtype=torch.int64)
+    _cpu.group_moments(
+        _rows(hidden, mask),
+        groups.data_ptr(),
+        num_groups,
+        start,
+        torch.get_num_threads(),
+        counts.data_ptr(),
+        unit_sum.data_ptr(),
+        unit_squared.data_ptr(),
+        dropped.data_ptr(),
+    )
+    return counts, unit_sum, unit_squared, dropped
+
+
+def gram(
+    hidden: Tensor, mask: Tensor | None, raw: bool, unit: bool, start: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The three tensors of ``moments`` and the central scatters (d, d) of x and of u ((0, 0) when not asked for)."""
+    dim = hidden.shape[2]
+    counts, totals, sums = _moments_results(hidden)
+    scatter, unit_scatter = (
+        torch.empty((dim, dim) if wanted else (0, 0), dtype=torch.float64) for wanted in (raw, unit)
+    )
+    _cpu.gram(
+        _rows(hidden, mask),
+        start,
+        torch.get_num_threads(),
+        counts.data_ptr(),
+        totals.data_ptr(),
+        sums.data_ptr(),
+        scatter.data_ptr() if raw else 0,
+        unit_scatter.data_ptr() if unit else 0,
+    )
+    return counts, totals, sums, scatter, unit_scatter
+
+
+def isa() -> str:
+    """The instruction set in use: the best of this CPU, or the one that ``FASTANISO_ISA`` names."""
+    name: str = _cpu.isa()
+    return name
+
+
+def available_isas() -> list[str]:
+    """The instruction sets that this CPU can run, best first."""
+    names: list[str] = _cpu.available_isas()
+    return names
+
+
+@contextmanager
+def using_isa(name: str) -> Iterator[None]:
+    """Run with another instruction set, for tests and benchmarks; ``ValueError`` if this CPU cannot."""
+    before = _cpu.isa()
+    _cpu.use_isa(name)
+    try:
+        yield
+    finally:
+        _cpu.use_isa(before)
+
+
+def _rows(hidden: Tensor, mask: Tensor | None) -> _cpu.Rows:
+    outer, inner, dim = hidden.shape
+    outer_stride, inner_stride, _ = hidden.stride()
+    return _cpu.Rows(
+        hidden.data_ptr(),
+        _DTYPE_CODES[hidden.dtype],
+        outer,
+        inner,
+        dim,
+        outer_stride,
+        inner_stride,
+        0 if mask is None else mask.data_ptr(),
+    )
+
+
+def _moments_results(hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return (
+        torch.empty(5, dtype=torch.int64),
+        torch.empty(6, dtype=torch.float64),
+        torch.empty(4, hidden.shape[2], dtype=torch.float64),
+    )
