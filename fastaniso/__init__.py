@@ -1,0 +1,80 @@
+"""Exact streaming cosine and isotropy statistics over millions of Transformer hidden states."""
+
+from typing import Any
+
+from fastaniso._version import __version__
+from fastaniso.accumulator import Accumulator
+from fastaniso.functional import (
+    backend_for,
+    cosine_std,
+    describe,
+    dimension_contributions,
+    drift,
+    effective_rank,
+    group_cosine,
+    isoscore,
+    mean_cosine,
+    norms,
+    participation_ratio,
+)
+from fastaniso.plan import Plan, plan
+from fastaniso.result import Description, DimensionContributions, Drift, GroupCosine, Norms
+from fastaniso.state import (
+    CorruptStateError,
+    Gram,
+    GroupMoments,
+    Moments,
+    StateMismatchError,
+    load_state,
+    save_state,
+)
+from fastaniso.statistics.host import InvalidRowsError
+
+__all__ = [
+    "Accumulator",
+    "CorruptStateError",
+    "Description",
+    "DimensionContributions",
+    "Drift",
+    "Gram",
+    "GroupCosine",
+    "GroupMoments",
+    "InvalidRowsError",
+    "Moments",
+    "Norms",
+    "Plan",
+    "StateMismatchError",
+    "__version__",
+    "backend_for",
+    "cosine_std",
+    "describe",
+    "dimension_contributions",
+    "drift",
+    "effective_rank",
+    "group_cosine",
+    "isoscore",
+    "load_state",
+    "mean_cosine",
+    "measure",
+    "norms",
+    "participation_ratio",
+    "plan",
+    "save_state",
+    "scan",
+]
+
+_LAZY = ("measure", "scan")
+
+
+def __getattr__(name: str) -> Any:
+    """``scan`` and ``measure`` on first use: what they need is not imported before."""
+    if name in _LAZY:
+        from fastaniso import scanning
+
+        return getattr(scanning, name)
+    raise AttributeError(f"module 'fastaniso' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return __all__

@@ -1,0 +1,114 @@
+"""What a call will take, before it runs: bytes of state, working memory, operations, bytes read."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import torch
+
+from fastaniso.ops.dispatch import resolve
+
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Bytes and operations of one call; ``peak_bytes`` is what it takes beside the input."""
+
+    backend: str
+    state_bytes: int
+    working_bytes: int
+    operations: int
+    bytes_read: int
+
+    @property
+    def peak_bytes(self) -> int:
+        """State and working memory together."""
+        return self.state_bytes + self.working_bytes
+
+    def check(self, memory_limit: int | str | None) -> None:
+        """Raise ``MemoryError`` if the call needs more than ``memory_limit`` (bytes, or a string such as "2 GB")."""
+        if memory_limit is None:
+            return
+        limit = parse_bytes(memory_limit)
+        if self.peak_bytes > limit:
+            raise MemoryError(
+                f"memory_limit: {_readable(limit)} given, and the {self.backend} kernel needs "
+                f"{_readable(self.peak_bytes)} beside the input ({_readable(self.state_bytes)} of state, "
+                f"{_readable(self.working_bytes)} of working memory); raise the limit, or ask for less: gram=False "
+                "takes O(d) instead of O(d²), fewer groups a shorter state"
+            )
+
+
+def plan(
+    n: int,
+    dim: int,
+    *,
+    gram: bool | str = False,
+    groups: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    backend: str = "auto",
+    device: torch.device | str = "cpu",
+    accumulate: bool = False,
+) -> Plan:
+    """Bytes and operations for n rows of ``dim`` numbers, known before anything runs; an upper bound on the bytes.
+
+    ``gram`` as for ``Accumulator``: False, True (both scatters), "raw" or "unit"; ``groups`` the number of groups.
+    ``accumulate=True`` counts what merging into an earlier state takes. Operations are multiplications and additions.
+    """
+    name = resolve(backend, torch.device(device))
+    scatters = len(scatters_of(gram))
+    linear = 8 * (11 + 4 * dim)
+    square = 8 * dim * dim
+    by_group = 8 * (5 + groups * (dim + 2)) if groups is not None else 0
+    state = linear + scatters * square + by_group
+    # Eigenvalues: the uncentred scatter and two of its size for the solver.
+    statistics = 3 * square if scatters else 0
+    kernel = _kernel_bytes(name, n, dim, scatters, dtype, groups)
+    working = max(state + kernel, 2 * state, statistics) if accumulate else max(kernel, statistics)
+    reads = 1 + (groups is not None)
+    return Plan(
+        backend=name,
+        state_bytes=state,
+        working_bytes=working,
+        operations=n * dim * (8 + scatters * (dim + 1) + (6 if groups is not None else 0)),
+        bytes_read=n * dim * dtype.itemsize * reads,
+    )
+
+
+def scatters_of(gram: bool | str) -> tuple[str, ...]:
+    """The scatters that ``gram=`` asks for: none, "raw" (of x), "unit" (of u), or both."""
+    if gram in (True, False):
+        return ("raw", "unit") if gram else ()
+    if gram in ("raw", "unit"):
+        return (str(gram),)
+    raise ValueError(f"gram: expected False, True, 'raw' or 'unit', got {gram!r}")
+
+
+def parse_bytes(memory_limit: int | str) -> int:
+    """Bytes as an int, or as a string with a unit: "500 MB" is 5·10⁸, "2 GiB" 2³¹."""
+    if isinstance(memory_limit, int) and not isinstance(memory_limit, bool) and memory_limit >= 0:
+        return memory_limit
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([kmgt]?i?)b?\s*", str(memory_limit).lower())
+    if not isinstance(memory_limit, str) or match is None or match[2] not in _UNITS:
+        raise ValueError(f"memory_limit: expected bytes or a string such as '2 GB' or '512 MiB', got {memory_limit!r}")
+    return int(float(match[1]) * _UNITS[match[2]])
+
+
+def _kernel_bytes(backend: str, n: int, dim: int, scatters: int, dtype: torch.dtype, groups: int | None) -> int:
+    if backend == "reference":
+        # Rows, kept rows, units, their squares and the centred rows, all float64, and one-hot groups.
+        return 8 * n * (5 * dim + 4 + 2 * (groups or 0)) + 8 * dim * dim * scatters
+    if backend == "triton":
+        # Float32 partials: about 1024 programs of the linear kernel, 16 splits of a triangle of tiles.
+        return 1024 * 4 * 4 * dim + scatters * 16 * 4 * dim * dim
+    return 10**6 + scatters * (8 * dim * dim + 4 * 1024 * dim)
+
+
+def _readable(count: int) -> str:
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000 or unit == "GB":
+            return f"{count:.4g} {unit}"
+        count = count / 1000  # type: ignore[assignment]
+    raise AssertionError

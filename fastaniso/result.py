@@ -1,0 +1,215 @@
+"""Frozen results: plain numbers on the host, with what they were made from. nan: undefined; None: not asked for."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from matplotlib.figure import Figure
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Rows left out: by the mask, because they are zero, because they hold NaN or Inf."""
+
+    masked: int
+    zero: int
+    nonfinite: int
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Drift of the mean: ‖x̄‖ in units of x; without scale ``relative`` = ‖x̄‖/E‖x‖ and ``unit`` = ‖ū‖, u = x/‖x‖."""
+
+    norm_of_mean: float
+    relative: float
+    unit: float
+
+
+@dataclass(frozen=True)
+class Norms:
+    """Norms ‖x‖ of the rows; ``std`` over n (not n−1)."""
+
+    mean: float
+    std: float
+    min: float
+    max: float
+
+
+class TopDimensions(NamedTuple):
+    """The dimensions that contribute most and their shares of the mean cosine, largest first."""
+
+    indices: NDArray[np.int64]
+    values: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class DimensionContributions:
+    """Contribution of each dimension to the mean cosine, ``values`` (d,): they sum to ``mean_cosine``."""
+
+    values: NDArray[np.float64]
+    mean_cosine: float
+
+    def top(self, k: int) -> TopDimensions:
+        """The ``k`` dimensions with the largest contributions, largest first."""
+        indices = (-self.values).argsort(kind="stable")[:k]
+        return TopDimensions(indices, self.values[indices])
+
+    def mean_without_top(self, k: int) -> float:
+        """Sum of the contributions but the ``k`` largest: norms are still those of the full rows.
+
+        Normalising the shortened rows again is another quantity and takes another pass: drop the columns of
+        ``top(k).indices`` and call ``mean_cosine``.
+        """
+        return float(self.values[(-self.values).argsort(kind="stable")[k:]].sum())
+
+
+@dataclass(frozen=True, eq=False)
+class GroupCosine:
+    """Mean cosines by group: ``within`` (G,) over the ordered pairs of a group, nan where it has fewer than two rows.
+
+    ``pooled_within`` is Σ pairs_g·mean_g/Σ pairs_g and ``pooled_between`` the mean over all ordered pairs of rows of
+    two different groups.
+    """
+
+    labels: NDArray[np.int64]
+    counts: NDArray[np.int64]
+    within: NDArray[np.float64]
+    pooled_within: float
+    pooled_between: float
+    dropped: Dropped
+    _unit_means: Tensor = field(repr=False)
+
+    @property
+    def between(self) -> NDArray[np.float64]:
+        """Mean cosine of each pair of groups, s_a·s_b/(n_a n_b), ``within`` on the diagonal: (G, G), made on request."""
+        matrix: NDArray[np.float64] = (self._unit_means @ self._unit_means.T).cpu().numpy()
+        for group, value in enumerate(self.within):
+            matrix[group, group] = value
+        return matrix
+
+
+CONVENTIONS = {
+    "mean_cosine": "over the n(n-1) ordered pairs i != j",
+    "cosine_std": "over the same pairs",
+    "drift": "norm of the mean; over the mean norm; norm of the mean unit row",
+    "norms": "std over n",
+    "participation_ratio": "tr(C)^2 / |C|_F^2, centred",
+    "isoscore": "(participation ratio - 1) / (d - 1), centred",
+    "effective_rank": "exp of the entropy of singular values, uncentred",
+    "contributions": "(s_k^2 - sum u_k^2) / (n(n-1)), norms of the full rows",
+    "within_groups": "pooled over the ordered pairs of one group",
+    "between_groups": "over the ordered pairs of two groups",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Description:
+    """What the rows look like: exact values over all n(n−1) ordered pairs, with counts, conventions and provenance.
+
+    nan means undefined (fewer than two rows, no spread), None that the value was not asked for. ``eigenvalues`` are
+    those of Σxxᵀ/n, uncentred, largest first; ``top_dimensions`` are (dimension, contribution) pairs.
+    """
+
+    n: int
+    dim: int
+    pairs: int
+    dropped: Dropped
+    mean_cosine: float
+    cosine_std: float | None
+    drift: Drift
+    norms: Norms
+    participation_ratio: float | None
+    isoscore: float | None
+    effective_rank: float | None
+    top_dimensions: tuple[tuple[int, float], ...]
+    mean_cosine_without_top3: float
+    groups: int | None
+    within_groups: float | None
+    between_groups: float | None
+    exact: bool
+    accumulator: str
+    provenance: tuple[str, ...]
+    notes: tuple[str, ...]
+    version: str
+    contributions: DimensionContributions = field(repr=False)
+    eigenvalues: NDArray[np.float64] | None = field(repr=False)
+
+    @property
+    def conventions(self) -> dict[str, str]:
+        """How each value is defined."""
+        return dict(CONVENTIONS)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dict of numbers and strings; the arrays (``contributions``, ``eigenvalues``) stay out."""
+        arrays = ("contributions", "eigenvalues")
+        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in arrays}
+        nested = {name: asdict(plain[name]) for name in ("dropped", "drift", "norms")}
+        return {**plain, **nested, "conventions": self.conventions}
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """JSON of ``to_dict``; nan and ±inf, which JSON lacks, become null."""
+        return json.dumps(_json_ready(self.to_dict()), indent=indent, ensure_ascii=False, allow_nan=False)
+
+    def plot(self) -> Figure:
+        """Contributions by dimension and, where the rows' scatter was accumulated, the spectrum: a Figure, not shown.
+
+        Needs matplotlib: ``pip install 'fastaniso[plot]'``.
+        """
+        from fastaniso.plot import plot_description
+
+        return plot_description(self)
+
+    def __str__(self) -> str:
+        """The table that ``print`` shows."""
+        return "\n".join((*_table(self), *self.notes))
+
+
+def _json_ready(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _json_ready(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [_json_ready(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _table(d: Description) -> list[str]:
+    dropped = ", ".join(f"{count:,} {reason}" for reason, count in asdict(d.dropped).items() if count)
+    rows: list[tuple[str, str]] = [
+        ("rows", f"{d.n:,} of {d.dim} numbers" + (f" ({dropped} dropped)" if dropped else "")),
+        ("pairs", f"{d.pairs:,} (all ordered pairs, exact)"),
+        ("mean cosine", _number(d.mean_cosine)),
+    ]
+    optional = (
+        ("cosine std", d.cosine_std),
+        ("  within groups", d.within_groups),
+        ("  between groups", d.between_groups),
+        ("  without the top 3 dimensions", d.mean_cosine_without_top3),
+    )
+    rows += [(label, _number(value)) for label, value in optional if value is not None]
+    top = ", ".join(f"{dimension}: {_number(value)}" for dimension, value in d.top_dimensions[:3])
+    rows += [
+        ("top dimensions", top),
+        ("drift ‖mean‖", f"{_number(d.drift.norm_of_mean)} ({_number(d.drift.relative)} of the mean norm)"),
+        ("norms", f"{_number(d.norms.mean)} ± {_number(d.norms.std)}"),
+        ("  from, to", f"{_number(d.norms.min)}, {_number(d.norms.max)}"),
+    ]
+    spectral = (
+        ("participation ratio", d.participation_ratio, f" of {d.dim}"),
+        ("IsoScore", d.isoscore, ""),
+        ("effective rank (uncentred)", d.effective_rank, f" of {d.dim}"),
+    )
+    rows += [(label, _number(value) + unit) for label, value, unit in spectral if value is not None]
+    rows.append(("from", f"{'; '.join(d.provenance) or 'nothing'}, {d.accumulator} sums, fastaniso {d.version}"))
+    width = max(len(label) for label, _ in rows)
+    return [f"{label:<{width}}  {value}" for label, value in rows]
+
+
+def _number(value: float) -> str:
+    return f"{value:.6g}"
