@@ -1,0 +1,8 @@
+"""Text models: loading them, finding their blocks by structure, and reading the hidden states as they pass."""
+
+from fastaniso.models.inputs import forward_arguments
+from fastaniso.models.loading import ModelNotFoundError, load_model
+from fastaniso.models.stacks import Anatomy, Stack, find_stacks
+from fastaniso.models.taps import tapped
+
+__all__ = ["Anatomy", "ModelNotFoundError", "Stack", "find_stacks", "forward_arguments", "load_model", "tapped"]

@@ -1,0 +1,90 @@
+"""Load a text model and its tokenizer from a folder or a hub id, running no code but transformers' own."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+DTYPES = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+
+
+class ModelNotFoundError(LookupError):
+    """There is no such folder, and no such model that the hub or its cache could give."""
+
+
+def load_model(
+    name: str | os.PathLike[str],
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | str | None = None,
+) -> tuple[nn.Module, Any]:
+    """The model in ``.eval()`` and its tokenizer; weights are read as safetensors or with ``weights_only=True``.
+
+    ``dtype`` is the dtype of the weights and so of the hidden states: float32 unless said otherwise, ``"auto"`` takes
+    that of the checkpoint. ``device`` is a GPU where there is one, unless said otherwise.
+    """
+    name = os.fspath(name)
+    transformers = _transformers()
+    wanted = as_dtype(dtype)
+    target = torch.device(device) if device is not None else default_device()
+    _check_name(name)
+    try:
+        model = transformers.AutoModel.from_pretrained(name, dtype=wanted, trust_remote_code=False, weights_only=True)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except OSError as error:
+        if Path(name).is_dir() and (Path(name) / "config.json").exists():
+            raise
+        raise ModelNotFoundError(
+            f"model: {name!r} is neither a folder with a model here nor a model that the hub or its cache could give "
+            f"({_first_line(error)})"
+        ) from error
+    return model.eval().to(target), tokenizer
+
+
+def default_device() -> torch.device:
+    """A GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | str:
+    """A torch dtype, or ``"auto"``."""
+    if dtype is None:
+        return torch.float32
+    if isinstance(dtype, torch.dtype) or dtype == "auto":
+        return dtype
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype: expected one of auto, {', '.join(DTYPES)}, got {dtype!r}")
+    return DTYPES[dtype]
+
+
+def _check_name(name: str) -> None:
+    if not Path(name).is_dir() and not _HUB_ID.fullmatch(name):
+        raise ModelNotFoundError(f"model: there is no folder {name!r}, and it cannot be a hub id such as 'owner/name'")
+
+
+def _transformers() -> ModuleType:
+    try:
+        import transformers
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "scanning a model needs the package transformers, which is not installed: pip install 'fastaniso[hf]'",
+            name="transformers",
+        ) from error
+    return transformers  # type: ignore[no-any-return]
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0][:200]
