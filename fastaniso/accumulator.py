@@ -39,6 +39,7 @@ class Accumulator:
         invalid: str = "raise",
         memory_limit: int | str | None = None,
     ) -> None:
+        """Check the options; memory is taken by the first ``update``."""
         check_invalid_option(invalid)
         if groups is not None and (isinstance(groups, bool) or not isinstance(groups, int) or groups < 0):
             raise ValueError(f"groups: expected the number of groups (an int) or None, got {groups!r}")

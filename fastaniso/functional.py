@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any
 
@@ -49,16 +50,18 @@ def mean_cosine(
     """
     state = _moments(hidden, mask, backend, invalid)
     if other is None:
-        counts, mean = to_host(state.counts, cosine.mean(state))
+        counts, total = to_host(state.counts, cosine.sum_over_pairs(state))
+        pairs = counts[0] * (counts[0] - 1)
     else:
         state_other = _moments(other, other_mask, backend, invalid, name="other")
         _check_same_space(state, state_other)
-        counts, counts_other, mean = to_host(
-            state.counts, state_other.counts, cosine.mean_between(state, state_other)
+        counts, counts_other, total = to_host(
+            state.counts, state_other.counts, cosine.sum_between(state, state_other)
         )
         dropped_rows(counts_other, invalid, name="other")
+        pairs = counts[0] * counts_other[0]
     dropped_rows(counts, invalid)
-    return float(mean[0])
+    return float(total[0] / pairs) if pairs else math.nan
 
 
 def cosine_std(

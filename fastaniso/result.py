@@ -88,7 +88,7 @@ class GroupCosine:
 
     @property
     def between(self) -> NDArray[np.float64]:
-        """Mean cosine of each pair of groups, s_a·s_b/(n_a n_b), ``within`` on the diagonal: (G, G), made on request."""
+        """Mean cosine of each two groups, s_a·s_b/(n_a n_b), ``within`` on the diagonal: (G, G), made on request."""
         matrix: NDArray[np.float64] = (self._unit_means @ self._unit_means.T).cpu().numpy()
         for group, value in enumerate(self.within):
             matrix[group, group] = value

@@ -11,25 +11,30 @@ from torch import Tensor
 from fastaniso.state import Gram, GroupMoments, Moments
 
 
-def sum_and_pairs(moments: Moments | Gram) -> Tensor:
-    """Σ of the cosines over the ordered pairs i ≠ j, ‖s‖² − Σ‖u‖², and n(n−1): (2,) float64.
+def sum_over_pairs(moments: Moments | Gram) -> Tensor:
+    """Σ of the cosines over the ordered pairs i ≠ j, ‖s‖² − Σ‖u‖².
 
     The accumulated Σ‖u‖² is subtracted, not n: rounded unit rows are not exactly unit, and near a mean of zero
     the difference is all there is.
     """
-    unit_sum, unit_squared = moments.sums[2], moments.sums[3]
+    unit_sum = moments.sums[2]
+    return unit_sum.dot(unit_sum) - moments.sums[3].sum()
+
+
+def sum_between(x: Moments | Gram, y: Moments | Gram) -> Tensor:
+    """Σ of the cosines over the pairs of a row of x and a row of y, s_x·s_y."""
+    return x.sums[2].dot(y.sums[2])
+
+
+def sum_and_pairs(moments: Moments | Gram) -> Tensor:
+    """``sum_over_pairs`` and the number of pairs, n(n−1): (2,) float64."""
     n = moments.counts[0].double()
-    return torch.stack((unit_sum.dot(unit_sum) - unit_squared.sum(), n * (n - 1)))
+    return torch.stack((sum_over_pairs(moments), n * (n - 1)))
 
 
 def mean(moments: Moments | Gram) -> Tensor:
     """Mean cosine over the n(n−1) ordered pairs i ≠ j; nan when n < 2."""
     return ratio(*sum_and_pairs(moments).unbind())
-
-
-def mean_between(x: Moments | Gram, y: Moments | Gram) -> Tensor:
-    """Mean cosine over the n_x·n_y pairs of a row of x and a row of y, s_x·s_y/(n_x n_y); nan when a set is empty."""
-    return ratio(x.sums[2].dot(y.sums[2]), x.counts[0].double() * y.counts[0])
 
 
 def std(gram: Gram) -> Tensor:
@@ -85,11 +90,12 @@ def group_means(groups: GroupMoments) -> Tensor:
 
 def ratio(numerator: Tensor, pairs: Tensor) -> Tensor:
     """numerator/pairs, and nan where there is no pair (never ±inf from a rounded zero over zero)."""
-    return torch.where(pairs > 0, numerator / pairs, torch.nan)
+    return numerator / pairs.double().masked_fill(pairs == 0, torch.nan)
 
 
 def _group_sums(groups: GroupMoments) -> Tensor:
-    return torch.linalg.vecdot(groups.unit_sum, groups.unit_sum) - groups.unit_squared
+    squares: Tensor = torch.linalg.vecdot(groups.unit_sum, groups.unit_sum)
+    return squares - groups.unit_squared
 
 
 def _group_pairs(groups: GroupMoments) -> Tensor:

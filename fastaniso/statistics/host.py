@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fastaniso.result import Dropped
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 INVALID = ("raise", "omit")
 
@@ -20,15 +17,15 @@ class InvalidRowsError(ValueError):
     """Rows that cannot be normalised (zero, NaN or Inf), or group ids outside the groups."""
 
 
-def to_host(*tensors: Tensor) -> list[NDArray]:  # type: ignore[type-arg]
-    """The tensors as flat float64 arrays on the host, in one transfer; counts stay exact up to 2⁵³."""
-    flat = torch.cat([tensor.reshape(-1).double() for tensor in tensors]).cpu().numpy()
-    arrays = []
-    start = 0
-    for tensor in tensors:
-        arrays.append(flat[start : start + tensor.numel()])
-        start += tensor.numel()
-    return arrays
+def to_host(*tensors: Tensor) -> list[NDArray[Any]]:
+    """The tensors as flat arrays on the host: views where they are there already, else one transfer.
+
+    What is transferred becomes float64, and counts stay exact up to 2⁵³.
+    """
+    if tensors[0].device.type == "cpu":
+        return [tensor.numpy().reshape(-1) for tensor in tensors]
+    flat = torch.cat([tensor.reshape(-1).double() for tensor in tensors]).cpu()
+    return [part.numpy() for part in flat.split([tensor.numel() for tensor in tensors])]
 
 
 def check_invalid_option(invalid: str) -> None:
@@ -37,23 +34,25 @@ def check_invalid_option(invalid: str) -> None:
         raise ValueError(f"invalid: expected 'raise' or 'omit', got {invalid!r}")
 
 
-def dropped_rows(counts: Sequence[float], invalid: str, *, name: str = "hidden") -> Dropped:
+def dropped_rows(counts: NDArray[Any], invalid: str, *, name: str = "hidden") -> Dropped:
     """What ``Moments.counts`` says was dropped; raises ``InvalidRowsError`` if rows could not be normalised."""
-    masked, zero, nonfinite = int(counts[1]), int(counts[2]), int(counts[3])
+    _, masked, zero, nonfinite, first = map(int, counts.tolist())
     if invalid == "raise" and (zero or nonfinite):
-        raise InvalidRowsError(_invalid_rows(name, int(counts[4]), zero, nonfinite))
+        raise InvalidRowsError(_invalid_rows(name, first, zero, nonfinite))
     return Dropped(masked=masked, zero=zero, nonfinite=nonfinite)
 
 
-def dropped_group_rows(dropped: Sequence[float], num_groups: int, invalid: str, *, name: str = "hidden") -> Dropped:
+def dropped_group_rows(dropped: NDArray[Any], num_groups: int, invalid: str) -> Dropped:
     """The same of ``GroupMoments.dropped``; ids outside 0..G−1 always raise: they are a mistake of the caller."""
-    masked, zero, nonfinite, outside, first = (int(count) for count in dropped)
+    masked, zero, nonfinite, outside, first = map(int, dropped.tolist())
     if outside:
         raise InvalidRowsError(
             f"groups: expected ids from 0 to {num_groups - 1} (groups={num_groups}), and {outside} row(s) have an id "
             "outside; renumber them with torch.unique(groups, return_inverse=True)[1], or mask the rows"
         )
-    return dropped_rows((0, masked, zero, nonfinite, first), invalid, name=name)
+    if invalid == "raise" and (zero or nonfinite):
+        raise InvalidRowsError(_invalid_rows("hidden", first, zero, nonfinite))
+    return Dropped(masked=masked, zero=zero, nonfinite=nonfinite)
 
 
 def _invalid_rows(name: str, first: int, zero: int, nonfinite: int) -> str:

@@ -32,7 +32,8 @@ def eigenvalues(gram: Gram, *, center: bool) -> Tensor:
     if not center:
         n = gram.counts[0].double().clamp(min=1)
         scatter = torch.addr(scatter, gram.sums[0] / n, gram.sums[0])
-    return torch.linalg.eigvalsh(scatter).flip(0).clamp(min=0)
+    ascending: Tensor = torch.linalg.eigvalsh(scatter)
+    return ascending.flip(0).clamp(min=0)
 
 
 def effective_rank(eigenvalues: Tensor) -> Tensor:
@@ -44,7 +45,8 @@ def effective_rank(eigenvalues: Tensor) -> Tensor:
     floor = eigenvalues[0] * (eigenvalues.shape[0] * torch.finfo(torch.float64).eps)
     singular = torch.where(eigenvalues > floor, eigenvalues, 0).sqrt()
     shares = ratio(singular, singular.sum())
-    return torch.special.entr(shares).sum().exp()
+    entropy: Tensor = torch.special.entr(shares).sum()
+    return entropy.exp()
 
 
 def raw_scatter(gram: Gram) -> Tensor:
