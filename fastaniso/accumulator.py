@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Self
+
+import torch
+from torch import Tensor
 
 from fastaniso.ops import dispatch as ops
 from fastaniso.plan import parse_bytes, plan, scatters_of
 from fastaniso.result import Description
 from fastaniso.rows import Rows, as_groups, as_rows, as_tensor
-from fastaniso.state import CorruptStateError, Gram, GroupMoments, Moments, StateMismatchError
+from fastaniso.state import NO_ROW, CorruptStateError, Gram, GroupMoments, Moments, StateMismatchError
 from fastaniso.statistics.describe import describe
 from fastaniso.statistics.host import check_invalid_option
 
@@ -59,7 +63,6 @@ class Accumulator:
         """Forget every row; the options stay, the dimension is free again."""
         self._state: Moments | Gram | None = None
         self._group_moments: GroupMoments | None = None
-        self._rows_seen = 0
 
     def update(
         self, hidden: Any, mask: Any = None, groups: Any = None, *, source: str | None = None, start: int | None = None
@@ -71,18 +74,17 @@ class Accumulator:
             mask: Bool ``[...]``, True keeps a row.
             groups: Integer ids 0..G−1 ``[...]``, where the accumulator was made with ``groups=G``.
             source: A name for where the rows come from: then rows of it are never counted twice.
-            start: Index of the first row in the source; by default the number of rows seen so far.
+            start: Index of the first row in the source; by default rows count on from those of earlier updates. Error
+                messages name rows by it.
+
+        Inside ``torch.compile`` leave ``source`` out: what it has covered is a Python value that changes every step.
         """
         rows = as_rows(hidden, mask)
         self._check_rows(rows, groups)
         check_memory(
             rows, self.memory_limit, gram=self.gram, groups=self.groups, backend=self.backend, accumulate=True
         )
-        options: dict[str, Any] = {
-            "backend": self.backend,
-            "source": source,
-            "start": self._rows_seen if start is None else start,
-        }
+        options: dict[str, Any] = {"backend": self.backend, "source": source, "start": start or 0}
         state: Moments | Gram
         if self._scatters:
             state = ops.gram(rows, raw="raw" in self._scatters, unit="unit" in self._scatters, **options)
@@ -92,7 +94,9 @@ class Accumulator:
         if self.groups is not None:
             ids = as_groups(groups, rows, as_tensor(hidden, "hidden").shape[:-1])
             group_moments = ops.group_moments(rows, ids, self.groups, **options)
-        self._add(state, group_moments, rows.count)
+        if start is None and self._state is not None:
+            state, group_moments = _counted_on(self._state, state, group_moments)
+        self._add(state, group_moments)
         return self
 
     def merge(self, *others: Accumulator) -> Self:
@@ -104,7 +108,7 @@ class Accumulator:
                     f"groups={other.groups} do not merge; make both with the same options"
                 )
             if other._state is not None:
-                self._add(other._state, other._group_moments, other._rows_seen)
+                self._add(other._state, other._group_moments)
         return self
 
     def __add__(self, other: Accumulator) -> Accumulator:
@@ -141,7 +145,6 @@ class Accumulator:
             "version": FORMAT_VERSION,
             "scatters": list(self._scatters),
             "groups": self.groups,
-            "rows_seen": self._rows_seen,
             "state": None if self._state is None else self._state.to_dict(),
             "group_moments": None if self._group_moments is None else self._group_moments.to_dict(),
         }
@@ -154,7 +157,7 @@ class Accumulator:
                 f"got kind {content.get('kind')!r}, version {content.get('version')!r}"
             )
         try:
-            scatters, groups, rows_seen = tuple(content["scatters"]), content["groups"], int(content["rows_seen"])
+            scatters, groups = tuple(content["scatters"]), content["groups"]
             state, group_moments = content["state"], content["group_moments"]
         except (KeyError, TypeError, ValueError) as error:
             raise CorruptStateError(f"incomplete state_dict: {error!r}") from error
@@ -166,7 +169,7 @@ class Accumulator:
         kind = Gram if scatters else Moments
         restored = None if state is None else kind.from_dict(state)
         restored_groups = None if group_moments is None else GroupMoments.from_dict(group_moments)
-        self._state, self._group_moments, self._rows_seen = restored, restored_groups, rows_seen
+        self._state, self._group_moments = restored, restored_groups
 
     def _like(self) -> Accumulator:
         return Accumulator(
@@ -197,14 +200,30 @@ class Accumulator:
                 f"{rows.values.device}; use one Accumulator a device and merge their states"
             )
 
-    def _add(self, state: Moments | Gram, group_moments: GroupMoments | None, count: int) -> None:
+    def _add(self, state: Moments | Gram, group_moments: GroupMoments | None) -> None:
         # Both merges before either is kept: an overlap refused by one must not leave the other counted.
         if self._state is not None:
             state = self._state.merge(state)  # type: ignore[arg-type]
         if self._group_moments is not None and group_moments is not None:
             group_moments = self._group_moments.merge(group_moments)
         self._state, self._group_moments = state, group_moments
-        self._rows_seen += count
+
+
+def _counted_on(
+    before: Moments | Gram, state: Moments | Gram, group_moments: GroupMoments | None
+) -> tuple[Moments | Gram, GroupMoments | None]:
+    """The new states with their first invalid row counted on from the rows before, on the device.
+
+    A count kept on the host would be a new constant every step, and torch.compile would compile anew for each.
+    """
+    seen = before.counts[:4].sum()
+
+    def shifted(counts: Tensor) -> Tensor:
+        return torch.cat((counts[:4], torch.minimum(counts[4:], NO_ROW - seen) + seen))
+
+    if group_moments is not None:
+        group_moments = replace(group_moments, dropped=shifted(group_moments.dropped))
+    return replace(state, counts=shifted(state.counts)), group_moments
 
 
 def check_memory(

@@ -155,7 +155,7 @@ class Description:
 
     def to_json(self, *, indent: int | None = None) -> str:
         """JSON of ``to_dict``; nan and ±inf, which JSON lacks, become null."""
-        return json.dumps(_json_ready(self.to_dict()), indent=indent, ensure_ascii=False, allow_nan=False)
+        return json.dumps(json_ready(self.to_dict()), indent=indent, ensure_ascii=False, allow_nan=False)
 
     def plot(self) -> Figure:
         """Contributions by dimension and, where the rows' scatter was accumulated, the spectrum: a Figure, not shown.
@@ -171,11 +171,11 @@ class Description:
         return "\n".join((*_table(self), *self.notes))
 
 
-def _json_ready(value: Any) -> Any:
+def json_ready(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _json_ready(item) for key, item in value.items()}
+        return {key: json_ready(item) for key, item in value.items()}
     if isinstance(value, tuple | list):
-        return [_json_ready(item) for item in value]
+        return [json_ready(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
