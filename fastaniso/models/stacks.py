@@ -52,6 +52,15 @@ class Anatomy:
         """The names of all sites."""
         return tuple(site for stack in self.stacks for site in stack.sites)
 
+    @property
+    def same_as(self) -> dict[str, str]:
+        """Sites that are another site's state by a second name: what goes into a final norm left the last block."""
+        return {
+            f"{stack.prefix}pre_final_norm": f"{stack.prefix}block.{stack.depth - 1}"
+            for stack in self.stacks
+            if stack.final_norm is not None
+        }
+
 
 @dataclass
 class _Trace:

@@ -1,0 +1,230 @@
+"""Frozen results of a scan and of a measurement: they print as a table, and save as JSON, states and pictures."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastaniso.result import Description, _json_ready
+from fastaniso.scanning.rank import spearman
+from fastaniso.state import Gram, Moments, save_state
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """Positions by what became of them: measured, or dropped as special, padding, or beyond ``max_tokens``."""
+
+    kept: int
+    special: int
+    padding: int
+    over_limit: int
+    sequences: int
+    batches: int
+    limited: bool
+
+
+@dataclass(frozen=True)
+class SiteResult:
+    """One site. ``same_as`` names the site whose very state this is (what goes into a final norm), else None.
+
+    In ``description`` the groups are the sequences: ``within_groups`` is the mean cosine of two tokens of one
+    sequence, ``between_groups`` of tokens of two.
+    """
+
+    site: str
+    same_as: str | None
+    description: Description
+
+    @property
+    def within_sequence(self) -> float:
+        """Mean cosine over the ordered pairs of tokens of one sequence, pooled over sequences."""
+        value = self.description.within_groups
+        assert value is not None
+        return value
+
+    @property
+    def across_sequences(self) -> float:
+        """Mean cosine over the ordered pairs of tokens of two sequences."""
+        value = self.description.between_groups
+        assert value is not None
+        return value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dict."""
+        content = self.description.to_dict()
+        content["within_sequence"] = content.pop("within_groups")
+        content["across_sequences"] = content.pop("between_groups")
+        content["sequences"] = content.pop("groups")
+        # Said once for all sites.
+        del content["conventions"], content["notes"], content["version"]
+        return {"site": self.site, "same_as": self.same_as, **content}
+
+
+@dataclass(frozen=True, eq=False)
+class ScanResult:
+    """A model's hidden states over a text, site by site; exact over all ordered pairs of kept tokens."""
+
+    model: str
+    data: str
+    tokens: TokenCounts
+    sites: tuple[SiteResult, ...]
+    notes: tuple[str, ...]
+    seconds: float
+    provenance: Mapping[str, Any] = field(repr=False)
+    states: Mapping[str, Moments | Gram] = field(repr=False)
+
+    def __getitem__(self, site: str) -> SiteResult:
+        """The result of one site by its name."""
+        for result in self.sites:
+            if result.site == site:
+                return result
+        raise KeyError(f"no site {site!r}; there are {', '.join(result.site for result in self.sites)}")
+
+    @property
+    def stacks(self) -> dict[str, tuple[SiteResult, ...]]:
+        """Sites by stack: the prefix of their names ("" where there is one stack)."""
+        stacks: dict[str, list[SiteResult]] = {}
+        for result in self.sites:
+            stacks.setdefault(prefix_of(result.site), []).append(result)
+        return {prefix: tuple(results) for prefix, results in stacks.items()}
+
+    @property
+    def drift_correlation(self) -> dict[str, float]:
+        """Spearman ρ over embedding and blocks between drift ‖x̄‖ and mean cosine, by stack; nan below 3 sites."""
+        correlations = {}
+        for prefix, results in self.stacks.items():
+            layers = [r.description for r in results if not r.site.endswith("_final_norm")]
+            correlations[prefix] = spearman([d.drift.norm_of_mean for d in layers], [d.mean_cosine for d in layers])
+        return correlations
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dict of numbers and strings, without the states."""
+        return {
+            "kind": "scan",
+            "format": FORMAT_VERSION,
+            "model": self.model,
+            "data": self.data,
+            "tokens": asdict(self.tokens),
+            "sites": [site.to_dict() for site in self.sites],
+            "drift_correlation": self.drift_correlation,
+            "notes": list(self.notes),
+            "seconds": self.seconds,
+            "provenance": dict(self.provenance),
+            "conventions": {
+                **self.sites[0].description.conventions,
+                "within_sequence": "pooled over the ordered pairs of tokens of one sequence",
+                "across_sequences": "over the ordered pairs of tokens of two sequences",
+                "drift_correlation": "Spearman rho over embedding and blocks of |mean| and mean cosine",
+                "site embedding": "what the first block takes",
+                "site pre_final_norm": "what the last block gives",
+            },
+        }
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """JSON of ``to_dict``; nan and ±inf, which JSON lacks, become null."""
+        return json.dumps(_json_ready(self.to_dict()), indent=indent, ensure_ascii=False, allow_nan=False)
+
+    def plot(self) -> Figure:
+        """Curves over the layers: a Figure, not shown. Needs matplotlib: ``pip install 'fastaniso[plot]'``."""
+        from fastaniso.report import plot_layers
+
+        return plot_layers(self)
+
+    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write ``scan.json``, ``states/SITE.safetensors`` and, where matplotlib is, ``plots/*.png``; their paths."""
+        from fastaniso.report import plot_site
+
+        written = _save(Path(folder), "scan.json", self.to_json(indent=2), dict(self.states))
+        own = [site for site in self.sites if site.same_as is None]
+        pictures: dict[str, Callable[[], Figure]] = {"layers": self.plot}
+        for site in own:
+            pictures[site.site] = lambda site=site: plot_site(site.description, f"{self.model}, {site.site}")  # type: ignore[misc]
+        return written + _save_pictures(Path(folder) / "plots", pictures)
+
+    def __str__(self) -> str:
+        """The table that ``print`` shows."""
+        from fastaniso.scanning.table import scan_table
+
+        return scan_table(self)
+
+
+@dataclass(frozen=True, eq=False)
+class MeasureResult:
+    """Stored vectors described: all rows of all files as one set."""
+
+    data: tuple[str, ...]
+    description: Description
+    seconds: float
+    provenance: Mapping[str, Any] = field(repr=False)
+    state: Moments | Gram = field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dict of numbers and strings, without the state."""
+        return {
+            "kind": "measure",
+            "format": FORMAT_VERSION,
+            "data": list(self.data),
+            **self.description.to_dict(),
+            "seconds": self.seconds,
+            "made_from": dict(self.provenance),
+        }
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """JSON of ``to_dict``; nan and ±inf, which JSON lacks, become null."""
+        return json.dumps(_json_ready(self.to_dict()), indent=indent, ensure_ascii=False, allow_nan=False)
+
+    def plot(self) -> Figure:
+        """Contributions, spectrum and key figures: a Figure, not shown. Needs matplotlib."""
+        from fastaniso.report import plot_site
+
+        return plot_site(self.description, ", ".join(self.data))
+
+    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write ``measure.json``, ``states/vectors.safetensors`` and, where matplotlib is, ``plots/vectors.png``."""
+        written = _save(Path(folder), "measure.json", self.to_json(indent=2), {"vectors": self.state})
+        return written + _save_pictures(Path(folder) / "plots", {"vectors": self.plot})
+
+    def __str__(self) -> str:
+        """The table that ``print`` shows."""
+        return f"{', '.join(self.data)}\n{self.description}"
+
+
+def prefix_of(site: str) -> str:
+    """What stands before the plain name of a site: "encoder." of "encoder.block.3"."""
+    for name in ("embedding", "block.", "pre_final_norm", "post_final_norm"):
+        head, found, _ = site.rpartition(name)
+        if found:
+            return head
+    return ""
+
+
+def _save(folder: Path, name: str, text: str, states: Mapping[str, Moments | Gram]) -> list[Path]:
+    (folder / "states").mkdir(parents=True, exist_ok=True)
+    written = []
+    for site, state in states.items():
+        written.append(folder / "states" / f"{site}.safetensors")
+        save_state(state, written[-1])
+    # Last: where there is a JSON, everything it speaks of is there.
+    (folder / name).write_text(text + "\n", encoding="utf-8")
+    return [*written, folder / name]
+
+
+def _save_pictures(folder: Path, pictures: Mapping[str, Callable[[], Figure]]) -> list[Path]:
+    if find_spec("matplotlib") is None:
+        return []
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for name, draw in pictures.items():
+        written.append(folder / f"{name}.png")
+        draw().savefig(written[-1], dpi=150)
+    return written

@@ -1,0 +1,59 @@
+"""What is kept of one site: sums over all of its tokens, and two numbers for the pairs of one sequence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from fastaniso.accumulator import Accumulator
+from fastaniso.ops import dispatch as ops
+from fastaniso.result import Description
+from fastaniso.rows import as_rows
+from fastaniso.state import Gram, Moments
+from fastaniso.statistics import cosine
+from fastaniso.statistics.host import to_host
+
+
+class SiteAccumulator:
+    """Accumulates one site over batches; memory is O(d²) (O(d) without ``gram``), whatever the number of sequences.
+
+    Sequences are groups that end with their batch, so their sums are reduced at once to Σ of the cosines over the
+    pairs of one sequence and the number of those pairs.
+    """
+
+    def __init__(self, *, gram: bool, backend: str, invalid: str) -> None:
+        self._rows = Accumulator(gram=gram, backend=backend, invalid=invalid)
+        self._backend = backend
+        self._within: Tensor | None = None
+
+    def update(self, hidden: Tensor, keep: Tensor, sequences: Tensor, *, source: str | None) -> None:
+        """Add states (sequences, tokens, d) where ``keep``; ``sequences`` (1, rows) is the row's place in the batch."""
+        self._rows.update(hidden, keep, source=source)
+        rows = as_rows(hidden, keep)
+        groups = ops.group_moments(
+            rows, sequences.view(rows.values.shape[:2]), hidden.shape[0], backend=self._backend
+        )
+        within = cosine.within_sum_and_pairs(groups)
+        self._within = within if self._within is None else self._within + within
+
+    @property
+    def state(self) -> Moments | Gram:
+        """The state over all tokens."""
+        return self._rows.state
+
+    def describe(self, sequences: int) -> Description:
+        """All statistics, the sequences as groups: within one sequence, and between tokens of two."""
+        description = self._rows.result()
+        assert self._within is not None
+        within, total = to_host(self._within, cosine.sum_and_pairs(self.state))
+        return replace(
+            description,
+            groups=sequences,
+            within_groups=_mean(within[0], within[1]),
+            between_groups=_mean(total[0] - within[0], total[1] - within[1]),
+        )
+
+
+def _mean(total: float, pairs: float) -> float:
+    return float(total / pairs) if pairs > 0 else float("nan")

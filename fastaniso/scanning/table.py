@@ -1,0 +1,96 @@
+"""A scan as text: one line a site, the columns that are read side by side next to each other."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from fastaniso.result import Description
+
+if TYPE_CHECKING:
+    from fastaniso.scanning.result import ScanResult, SiteResult
+
+_HEAD = (
+    ("site", ""),
+    ("mean", "cosine"),
+    ("std", "cosine"),
+    ("within", "sequence"),
+    ("across", "sequences"),
+    ("without", "top 3 dim."),
+    ("drift", "‖mean‖"),
+    ("drift", "/norm"),
+    ("norm", "mean"),
+    ("Iso-", "Score"),
+    ("effective", "rank"),
+    ("top dimensions", "(contribution)"),
+)
+
+
+def scan_table(result: ScanResult) -> str:
+    """The table, with what was read above it and what to know below."""
+    rows = [tuple(first for first, _ in _HEAD), tuple(second for _, second in _HEAD)]
+    rows += [_cells(site) for site in result.sites]
+    # Columns that nothing fills (gram=False) are left out.
+    filled = [i for i in range(len(_HEAD)) if any(row[i] for row in rows[2:])]
+    widths = {i: max(len(row[i]) for row in rows) for i in filled}
+    lines = []
+    for number, row in enumerate(rows):
+        cells = [row[i].ljust(widths[i]) if i in (0, len(_HEAD) - 1) else row[i].rjust(widths[i]) for i in filled]
+        lines.append("  ".join(cells).rstrip())
+        if number == 1:
+            lines.append("─" * (sum(widths.values()) + 2 * (len(filled) - 1)))
+    return "\n".join((*_above(result), "", *lines, "", *_below(result)))
+
+
+def _above(result: ScanResult) -> list[str]:
+    tokens = result.tokens
+    dropped = [
+        f"{count:,} {reason}"
+        for count, reason in (
+            (tokens.special, "special"),
+            (tokens.padding, "padding"),
+            (tokens.over_limit, "over the limit"),
+        )
+        if count
+    ]
+    made = result.provenance
+    return [
+        f"{result.model} ({made['model_class']}, {made['dtype']}, {made['device']}) on {result.data}",
+        f"{tokens.kept:,} tokens in {tokens.sequences:,} sequences of at most {made['max_length']}; "
+        f"dropped: {', '.join(dropped) or 'none'}; {tokens.kept / max(result.seconds, 1e-9):,.0f} tokens/s",
+    ]
+
+
+def _below(result: ScanResult) -> list[str]:
+    lines = [
+        f"{prefix.rstrip('.') or 'all layers'}: Spearman ρ of drift and mean cosine {rho:+.2f}"
+        for prefix, rho in result.drift_correlation.items()
+        if not math.isnan(rho)
+    ]
+    return [*lines, *(f"note: {note}" for note in result.notes)]
+
+
+def _cells(site: SiteResult) -> tuple[str, ...]:
+    d: Description = site.description
+    return (
+        site.site,
+        _cosine(d.mean_cosine),
+        _cosine(d.cosine_std),
+        _cosine(site.within_sequence),
+        _cosine(site.across_sequences),
+        _cosine(d.mean_cosine_without_top3),
+        _short(d.drift.norm_of_mean),
+        _cosine(d.drift.relative),
+        _short(d.norms.mean),
+        _cosine(d.isoscore),
+        "" if d.effective_rank is None else f"{d.effective_rank:.1f}",
+        ", ".join(f"{dimension} ({_cosine(value)})" for dimension, value in d.top_dimensions[:3]),
+    )
+
+
+def _cosine(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.4g}"
