@@ -56,6 +56,10 @@ class DimensionContributions:
     values: NDArray[np.float64]
     mean_cosine: float
 
+    def __post_init__(self) -> None:
+        """A frozen result's arrays are read-only too."""
+        self.values.setflags(write=False)
+
     def top(self, k: int) -> TopDimensions:
         """The ``k`` dimensions with the largest contributions, largest first."""
         indices = (-self.values).argsort(kind="stable")[:k]
@@ -86,12 +90,17 @@ class GroupCosine:
     dropped: Dropped
     _unit_means: Tensor = field(repr=False)
 
+    def __post_init__(self) -> None:
+        """A frozen result's arrays are read-only too."""
+        for array in (self.labels, self.counts, self.within):
+            array.setflags(write=False)
+
     @property
     def between(self) -> NDArray[np.float64]:
         """Mean cosine of each two groups, s_a·s_b/(n_a n_b), ``within`` on the diagonal: (G, G), made on request."""
-        matrix: NDArray[np.float64] = (self._unit_means @ self._unit_means.T).cpu().numpy()
-        for group, value in enumerate(self.within):
-            matrix[group, group] = value
+        cosines = self._unit_means @ self._unit_means.T
+        cosines.diagonal().copy_(cosines.new_tensor(self.within.tolist()))
+        matrix: NDArray[np.float64] = cosines.cpu().numpy()
         return matrix
 
 
@@ -158,13 +167,13 @@ class Description:
         return json.dumps(json_ready(self.to_dict()), indent=indent, ensure_ascii=False, allow_nan=False)
 
     def plot(self) -> Figure:
-        """Contributions by dimension and, where the rows' scatter was accumulated, the spectrum: a Figure, not shown.
+        """Contributions by dimension, the spectrum where the rows' scatter was accumulated, the figures: not shown.
 
-        Needs matplotlib: ``pip install 'fastaniso[plot]'``.
+        Returns a ``matplotlib.figure.Figure``; needs ``pip install 'fastaniso[plot]'``.
         """
-        from fastaniso.plot import plot_description
+        from fastaniso.report import plot_site
 
-        return plot_description(self)
+        return plot_site(self, "; ".join(self.provenance))
 
     def __str__(self) -> str:
         """The table that ``print`` shows."""
