@@ -6,11 +6,12 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastaniso.result import Description, _json_ready
+from fastaniso.result import Description, json_ready
 from fastaniso.scanning.rank import spearman
 from fastaniso.state import Gram, Moments, save_state
 
@@ -132,7 +133,7 @@ class ScanResult:
 
     def to_json(self, *, indent: int | None = None) -> str:
         """JSON of ``to_dict``; nan and ±inf, which JSON lacks, become null."""
-        return json.dumps(_json_ready(self.to_dict()), indent=indent, ensure_ascii=False, allow_nan=False)
+        return json.dumps(json_ready(self.to_dict()), indent=indent, ensure_ascii=False, allow_nan=False)
 
     def plot(self) -> Figure:
         """Curves over the layers: a Figure, not shown. Needs matplotlib: ``pip install 'fastaniso[plot]'``."""
@@ -142,14 +143,18 @@ class ScanResult:
 
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write ``scan.json``, ``states/SITE.safetensors`` and, where matplotlib is, ``plots/*.png``; their paths."""
-        from fastaniso.report import plot_site
-
         written = _save(Path(folder), "scan.json", self.to_json(indent=2), dict(self.states))
         own = [site for site in self.sites if site.same_as is None]
         pictures: dict[str, Callable[[], Figure]] = {"layers": self.plot}
         for site in own:
-            pictures[site.site] = lambda site=site: plot_site(site.description, f"{self.model}, {site.site}")  # type: ignore[misc]
+            pictures[site.site] = partial(self._plot_site, site)
         return written + _save_pictures(Path(folder) / "plots", pictures)
+
+    def _plot_site(self, site: SiteResult) -> Figure:
+        from fastaniso.report import plot_site
+        from fastaniso.report.style import short
+
+        return plot_site(site.description, f"{short(self.model, 60)} on {short(self.data, 60)}: {site.site}")
 
     def __str__(self) -> str:
         """The table that ``print`` shows."""
@@ -181,13 +186,14 @@ class MeasureResult:
 
     def to_json(self, *, indent: int | None = None) -> str:
         """JSON of ``to_dict``; nan and ±inf, which JSON lacks, become null."""
-        return json.dumps(_json_ready(self.to_dict()), indent=indent, ensure_ascii=False, allow_nan=False)
+        return json.dumps(json_ready(self.to_dict()), indent=indent, ensure_ascii=False, allow_nan=False)
 
     def plot(self) -> Figure:
         """Contributions, spectrum and key figures: a Figure, not shown. Needs matplotlib."""
         from fastaniso.report import plot_site
+        from fastaniso.report.style import short
 
-        return plot_site(self.description, ", ".join(self.data))
+        return plot_site(self.description, short(", ".join(self.data), 110))
 
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write ``measure.json``, ``states/vectors.safetensors`` and, where matplotlib is, ``plots/vectors.png``."""
