@@ -45,8 +45,8 @@ class Accumulator:
     ) -> None:
         """Check the options; memory is taken by the first ``update``."""
         check_invalid_option(invalid)
-        if groups is not None and (isinstance(groups, bool) or not isinstance(groups, int) or groups < 0):
-            raise ValueError(f"groups: expected the number of groups (an int) or None, got {groups!r}")
+        if groups is not None and (isinstance(groups, bool) or not isinstance(groups, int) or groups < 1):
+            raise ValueError(f"groups: expected the number of groups (an int of at least 1) or None, got {groups!r}")
         if backend not in ops.BACKENDS:
             raise ValueError(f"backend: expected one of {', '.join(ops.BACKENDS)}, got {backend!r}")
         if memory_limit is not None:

@@ -257,8 +257,10 @@ def _numbered(rows: Rows, hidden: Any, groups: Any) -> tuple[Tensor, Tensor]:
     shape = as_tensor(hidden, "hidden").shape[:-1]
     ids = as_groups(groups, rows, shape)
     labels = torch.unique(ids if rows.mask is None else ids[rows.mask])
+    if not len(labels):
+        labels = labels.new_zeros(1)  # no row is kept: one group of none
     # A masked row may have a label that is no group: any place will do.
-    places = torch.searchsorted(labels, ids).clamp(max=max(len(labels) - 1, 0))
+    places = torch.searchsorted(labels, ids).clamp(max=len(labels) - 1)
     return labels, places.view(shape)
 
 
