@@ -1,7 +1,6 @@
 #include "moments.h"
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 
 namespace fastaniso {
@@ -9,7 +8,6 @@ namespace fastaniso {
 namespace {
 constexpr int64_t kPieceBytes = 1 << 20;       // long beside a merge, short beside a second
 constexpr int64_t kBytesForThreads = 2 << 20;  // below this a second thread costs more than it brings
-constexpr int64_t kAlignment = 64;
 }  // namespace
 
 RowTotals no_rows() {
@@ -37,18 +35,14 @@ int64_t bytes_of(DType dtype) {
 
 bool computes_in_double(DType dtype) { return dtype == kFloat64; }
 
-MomentsBuffer::MomentsBuffer(const Rows& rows) {
-  const int64_t padded = (rows.dim + kPadding - 1) / kPadding * kPadding;
-  const int64_t lanes = kSums * padded * (computes_in_double(rows.dtype) ? 8 : 4), sums = kSums * padded * 8;
-  bytes_ = lanes + sums + padded * bytes_of(rows.dtype);
-  memory_.reset(new char[bytes_ + kAlignment]);
-  char* base = memory_.get() + (kAlignment - reinterpret_cast<uintptr_t>(memory_.get()) % kAlignment);
-  std::memset(base, 0, bytes_);
-  partial = {padded, base, reinterpret_cast<double*>(base + lanes), base + lanes + sums, no_rows()};
+MomentsBuffer::MomentsBuffer(int64_t dim) {
+  const int64_t padded = (dim + kPadding - 1) / kPadding * kPadding;
+  memory_.assign(kSums * padded, 0.0);
+  partial = {padded, memory_.data(), no_rows()};
 }
 
 void MomentsBuffer::clear() {
-  std::fill_n(partial.sums, kSums * partial.padded, 0.0);
+  std::fill(memory_.begin(), memory_.end(), 0.0);
   partial.totals = no_rows();
 }
 
@@ -72,11 +66,11 @@ void add_moments(const Rows& rows, int64_t begin, int64_t end, int64_t piece_row
 
 RowTotals moments(const Rows& rows, double* sums, int threads, Interrupt& interrupt) {
   const int64_t count = rows.outer * rows.inner, row_bytes = rows.dim * bytes_of(rows.dtype);
-  const int64_t piece_rows = std::max<int64_t>(kPieceBytes / row_bytes / kRowsPerFlush, 1) * kRowsPerFlush;
+  const int64_t piece_rows = std::max<int64_t>(kPieceBytes / row_bytes / kTileRows, 1) * kTileRows;
   if (count * row_bytes < kBytesForThreads) threads = 1;
   threads = int(std::min<int64_t>(threads, count / piece_rows + 1));
   std::vector<MomentsBuffer> buffers;
-  for (int t = 0; t < threads; ++t) buffers.emplace_back(rows);
+  for (int t = 0; t < threads; ++t) buffers.emplace_back(rows.dim);
   std::fill_n(sums, kSums * rows.dim, 0.0);
   RowTotals totals = no_rows();
   add_moments(rows, 0, count, piece_rows, buffers.data(), threads, interrupt, sums, totals, nullptr);

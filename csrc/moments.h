@@ -2,7 +2,7 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
+#include <vector>
 
 #include "kernels.h"
 #include "parallel.h"
@@ -15,16 +15,15 @@ void add(RowTotals& to, const RowTotals& from);
 int64_t bytes_of(DType dtype);
 bool computes_in_double(DType dtype);
 
-// Memory of one thread's partial sums, zeroed.
+// One thread's partial sums, zero at first.
 class MomentsBuffer {
  public:
-  MomentsBuffer(const Rows& rows);
+  explicit MomentsBuffer(int64_t dim);
   MomentsPartial partial;
   void clear();
 
  private:
-  std::unique_ptr<char[]> memory_;
-  int64_t bytes_;
+  std::vector<double> memory_;
 };
 
 // Σx, Σx², Σu, Σu² over all rows into sums (kSums, dim), which is overwritten.

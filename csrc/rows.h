@@ -26,15 +26,14 @@ struct RowTotals {
 
 // The four sums over rows, in the order of the state: Σx, Σx², Σu, Σu².
 constexpr int kSums = 4;
-constexpr int kRowsPerFlush = 64;  // float lanes hold at most this many rows before they go to float64
-constexpr int64_t kPadding = 16;   // the widest vector, in floats
+constexpr int64_t kPadding = 16;      // the widest vector, in floats
+constexpr int kTileRows = 128;        // at most this many rows are summed in float32 before they go to float64
+constexpr int kLeastTileRows = 16;
 
-// One thread's share of a moments pass, `padded` = dim rounded up to kPadding.
+// One thread's share of a moments pass.
 struct MomentsPartial {
-  int64_t padded;
-  void* lanes;           // float or double, kSums × padded, interleaved by vector; zero between calls
-  double* sums;          // kSums × padded
-  const void* zero_row;  // dim zeros of the rows' dtype: stands in for rows that are missing
+  int64_t padded;  // dim rounded up to kPadding
+  double* sums;    // kSums × padded
   RowTotals totals;
 };
 

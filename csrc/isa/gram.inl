@@ -46,12 +46,14 @@ void pack(const char* const* rows, const double* norms, const double* multiplier
           to[k] = first + k < dim ? T(to_double(row[first + k]) / norms[r] - shift[first + k]) : T(0);
         continue;
       }
-      const T multiplier = T(multipliers[r]);
+      // In two parts: with a rounded multiplier, rows close to the pivot would differ from it by rounding alone.
+      const T multiplier = T(multipliers[r]), rest = T(multipliers[r] - multiplier);
       for (int v = 0; v < kPanelVectors; ++v) {
         const int64_t k = first + v * width, left = dim - k;
         V x = {};
         if (left > 0) x = left >= width ? load(row + k) : load_first(row + k, left);
-        store(to + v * width, x * multiplier - load(shift + k));
+        const V rounded = x * multiplier - load(shift + k);
+        store(to + v * width, x * rest + rounded);
       }
     }
   }

@@ -10,8 +10,6 @@ namespace {
 template <class S>
 void row_norms(const Rows& rows, int64_t begin, int64_t end, RowTotals& totals, double* norms) {
   typedef typename Compute<S>::T T;
-  typedef typename Compute<S>::V V;
-  constexpr int width = sizeof(V) / sizeof(T);
   for (Cursor at = cursor_at(rows, begin); at.index < end; advance(rows, at)) {
     double& norm = norms[at.index - begin];
     norm = 0;
@@ -20,20 +18,7 @@ void row_norms(const Rows& rows, int64_t begin, int64_t end, RowTotals& totals, 
       continue;
     }
     const S* row = reinterpret_cast<const S*>(at.row);
-    V sums[kBlock] = {};
-    int64_t k = 0;
-    for (; k + kBlock * width <= rows.dim; k += kBlock * width) {
-      for (int b = 0; b < kBlock; ++b) {
-        __builtin_prefetch(reinterpret_cast<const char*>(row + k + b * width) + rows.inner_stride);
-        const V x = load(row + k + b * width);
-        sums[b] += x * x;
-      }
-    }
-    for (; k < rows.dim; k += width) {
-      const V x = load_first(row + k, rows.dim - k < width ? rows.dim - k : width);
-      sums[0] += x * x;
-    }
-    const T squares = lane_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
+    const T squares = sum_of_squares(row, rows.dim);
     if (squares >= SafeSquares<T>::low && squares <= SafeSquares<T>::high) {
       norm = std::sqrt(double(squares));
       count_norm(totals, norm, 1.0);

@@ -1,5 +1,6 @@
-// Σx, Σx², Σu, Σu² with u = x/‖x‖ in one read: while four rows stream in for their norms, the four before them, whose
-// norms are known and which are still in the first-level cache, are added to the sums.
+// Σx, Σx², Σu, Σu² with u = x/‖x‖ in one read. Rows go by tiles that stay in the second-level cache: first their norms,
+// row by row; then their sums, a few columns at a time down all rows of the tile, so that the sums live in registers
+// while the next tile is fetched.
 #pragma once
 
 #include "vec.h"
@@ -7,10 +8,11 @@
 namespace fastaniso {
 namespace {
 
-constexpr int kBlock = 4;
+constexpr int64_t kTileBytes = 192 << 10;
+constexpr int kUnroll = 4;  // independent sums that hide the latency of an addition
 
 // Sums of squares in this range lost nothing to overflow or underflow (a term under the smallest normal number is
-// below 1e-10 of the least sum at any dim that fits in memory); kRowsPerFlush of the largest still add up.
+// below 1e-10 of the least sum at any dim that fits in memory); kTileRows of the largest still add up.
 template <class T>
 struct SafeSquares;
 template <>
@@ -67,107 +69,110 @@ __attribute__((noinline)) double settle_hard_row(const S* row, int64_t dim, int6
   return largest * root;
 }
 
-// One vector of the sums: adds the ready rows' terms.
-template <class T, class V>
-FASTANISO_INLINE void add_terms(T* lanes, const V (&x)[kBlock], const T (&scale)[kBlock]) {
-  constexpr int width = sizeof(V) / sizeof(T);
-  V sum = load(lanes), square = load(lanes + width), unit = load(lanes + 2 * width), unit_square = load(lanes + 3 * width);
-  for (int r = 0; r < kBlock; ++r) {
-    const V u = x[r] * scale[r];
-    sum += x[r];
-    square += x[r] * x[r];
-    unit += u;
-    unit_square += u * u;
+// Where a tile's rows are, and where in the source.
+template <class S>
+struct Tile {
+  const S* rows[kTileRows];
+  int64_t index[kTileRows];
+  int count;
+};
+
+// The next rows that are not masked, at most `limit`.
+template <class S>
+void take_rows(const Rows& rows, Cursor& at, int64_t begin, int64_t end, int limit, Tile<S>& tile, RowTotals& totals,
+               double* norms) {
+  for (tile.count = 0; tile.count < limit && at.index < end; advance(rows, at)) {
+    if (rows.mask && !rows.mask[at.index]) {
+      totals.masked += 1;
+      if (norms) norms[at.index - begin] = 0;
+      continue;
+    }
+    tile.rows[tile.count] = reinterpret_cast<const S*>(at.row);
+    tile.index[tile.count++] = at.index;
   }
-  store(lanes, sum);
-  store(lanes + width, square);
-  store(lanes + 2 * width, unit);
-  store(lanes + 3 * width, unit_square);
 }
 
-template <class S, class T = typename Compute<S>::T>
-FASTANISO_INLINE void add_ready_and_square_next(const S* const (&ready)[kBlock], const T (&scale)[kBlock],
-                                                const S* const (&next)[kBlock], T (&squares)[kBlock], int64_t dim,
-                                                int64_t ahead, T* lanes) {
+template <class S>
+FASTANISO_INLINE typename Compute<S>::T sum_of_squares(const S* row, int64_t dim) {
   typedef typename Compute<S>::V V;
-  constexpr int width = sizeof(V) / sizeof(T);
-  V norm[kBlock] = {}, x[kBlock];
+  constexpr int width = sizeof(V) / sizeof(typename Compute<S>::T);
+  V sums[kUnroll] = {};
   int64_t k = 0;
-  for (; k + width <= dim; k += width, lanes += kSums * width) {
-    for (int r = 0; r < kBlock; ++r) {
-      __builtin_prefetch(reinterpret_cast<const char*>(next[r] + k) + ahead);
-      const V y = load(next[r] + k);
-      norm[r] += y * y;
-      x[r] = load(ready[r] + k);
+  for (; k + kUnroll * width <= dim; k += kUnroll * width) {
+    for (int i = 0; i < kUnroll; ++i) {
+      const V x = load(row + k + i * width);
+      sums[i] += x * x;
     }
-    add_terms<T, V>(lanes, x, scale);
   }
-  if (k < dim) {
-    for (int r = 0; r < kBlock; ++r) {
-      const V y = load_first(next[r] + k, dim - k);
-      norm[r] += y * y;
-      x[r] = load_first(ready[r] + k, dim - k);
-    }
-    add_terms<T, V>(lanes, x, scale);
+  for (; k < dim; k += width) {
+    const V x = dim - k < width ? load_first(row + k, dim - k) : load(row + k);
+    sums[0] += x * x;
   }
-  for (int r = 0; r < kBlock; ++r) squares[r] = lane_sum(norm[r]);
+  return lane_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
-template <class T>
-void flush_lanes(T* lanes, double* sums, int64_t padded, int64_t dim) {
-  constexpr int width = kBytes / sizeof(T);
-  for (int64_t k = 0; k < dim; k += width) {
-    for (int s = 0; s < kSums; ++s, lanes += width) {
-      for (int lane = 0; lane < width; ++lane) sums[s * padded + k + lane] += lanes[lane];
-      for (int lane = 0; lane < width; ++lane) lanes[lane] = 0;
+// Adds VECTORS vectors of columns of all rows to the float64 sums; with LAST, one vector of the `left` last columns.
+template <int VECTORS, bool LAST, class S, class T>
+FASTANISO_INLINE void add_columns(const Tile<S>& tile, const T* scale, const Tile<S>& next, int64_t k, int64_t left,
+                                  double* sums, int64_t padded) {
+  typedef typename Compute<S>::V V;
+  // A fetch for every second line of 32-bit rows, whose neighbour comes along, and for every line of 16-bit rows: more
+  // fill the queue that the loads of this tile need, too.
+  constexpr int width = sizeof(V) / sizeof(T), fetch = sizeof(S) == 2 ? 32 : 128 / sizeof(S);
+  V sum[kSums][VECTORS] = {};
+  for (int r = 0; r < tile.count; ++r) {
+    for (int p = 0; p < VECTORS * width; p += width)
+      if ((k + p) % fetch == 0) __builtin_prefetch(next.rows[r] + k + p, 0, 2);
+    for (int v = 0; v < VECTORS; ++v) {
+      const S* from = tile.rows[r] + k + v * width;
+      const V x = LAST ? load_first(from, left) : load(from), u = x * scale[r];
+      sum[0][v] += x;
+      sum[1][v] += x * x;
+      sum[2][v] += u;
+      sum[3][v] += u * u;
     }
   }
+  for (int s = 0; s < kSums; ++s)
+    for (int v = 0; v < VECTORS; ++v) add_to(sums + s * padded + k + v * width, sum[s][v]);
 }
 
 template <class S>
 void moments(const Rows& rows, int64_t begin, int64_t end, MomentsPartial& out, double* norms) {
   typedef typename Compute<S>::T T;
-  const S* const nothing = static_cast<const S*>(out.zero_row);
-  T* const lanes = static_cast<T*>(out.lanes);
-  const S *ready[kBlock] = {nothing, nothing, nothing, nothing}, *next[kBlock];
-  T scale[kBlock] = {}, squares[kBlock];
-  int64_t index[kBlock];
-  int rows_in_lanes = 0;
+  constexpr int width = kBytes / sizeof(T), vectors = kBytes == 32 ? 2 : 4;  // 4 sums a vector, within the registers
+  const int64_t fitting = kTileBytes / (rows.dim * int64_t(sizeof(S)));
+  const int limit = int(fitting < kLeastTileRows ? kLeastTileRows : fitting > kTileRows ? kTileRows : fitting);
+  Tile<S> tiles[2];
+  T scale[kTileRows];
+  Cursor at = cursor_at(rows, begin);
+  take_rows(rows, at, begin, end, limit, tiles[0], out.totals, norms);
+  for (int now = 0; tiles[now].count; now = 1 - now) {
+    Tile<S>&tile = tiles[now], &next = tiles[1 - now];
+    take_rows(rows, at, begin, end, limit, next, out.totals, norms);
+    for (int r = next.count; r < limit; ++r) next.rows[r] = tile.rows[0];  // to prefetch: harmless
 
-  for (Cursor at = cursor_at(rows, begin);;) {
-    int count = 0;
-    for (; count < kBlock && at.index < end; advance(rows, at)) {
-      if (rows.mask && !rows.mask[at.index]) {
-        out.totals.masked += 1;
-        if (norms) norms[at.index - begin] = 0;
-        continue;
-      }
-      next[count] = reinterpret_cast<const S*>(at.row);
-      index[count++] = at.index;
-    }
-    for (int r = count; r < kBlock; ++r) next[r] = nothing;
-    add_ready_and_square_next<S>(ready, scale, next, squares, rows.dim, kBlock * rows.inner_stride, lanes);
-    if ((rows_in_lanes += kBlock) == kRowsPerFlush || count == 0) {
-      flush_lanes(lanes, out.sums, out.padded, rows.dim);
-      rows_in_lanes = 0;
-    }
-    if (count == 0) return;
-
-    for (int r = 0; r < kBlock; ++r) {
-      ready[r] = nothing;
-      scale[r] = 0;
-      if (r >= count) continue;
+    int kept = 0;
+    for (int r = 0; r < tile.count; ++r) {
+      const T squares = sum_of_squares(tile.rows[r], rows.dim);
       double norm;
-      if (squares[r] >= SafeSquares<T>::low && squares[r] <= SafeSquares<T>::high) {
-        norm = std::sqrt(double(squares[r]));
-        ready[r] = next[r];
-        scale[r] = T(1 / norm);
-        count_norm(out.totals, norm, squares[r] * double(scale[r]) * scale[r]);
+      if (squares >= SafeSquares<T>::low && squares <= SafeSquares<T>::high) {
+        norm = std::sqrt(double(squares));
+        scale[kept] = T(1 / norm);
+        count_norm(out.totals, norm, squares * double(scale[kept]) * scale[kept]);
+        tile.rows[kept++] = tile.rows[r];
       } else {
-        norm = settle_hard_row(next[r], rows.dim, index[r], out.totals, out.sums, out.padded);
+        norm = settle_hard_row(tile.rows[r], rows.dim, tile.index[r], out.totals, out.sums, out.padded);
       }
-      if (norms) norms[index[r] - begin] = norm;
+      if (norms) norms[tile.index[r] - begin] = norm;
     }
+    tile.count = kept;
+
+    int64_t k = 0;
+    for (; k + vectors * width <= rows.dim; k += vectors * width)
+      add_columns<vectors, false>(tile, scale, next, k, 0, out.sums, out.padded);
+    for (; k + width <= rows.dim; k += width)
+      add_columns<1, false>(tile, scale, next, k, 0, out.sums, out.padded);
+    if (k < rows.dim) add_columns<1, true>(tile, scale, next, k, rows.dim - k, out.sums, out.padded);
   }
 }
 

@@ -65,19 +65,27 @@ FASTANISO_INLINE void store(T* p, V v) {
 
 FASTANISO_INLINE VecF load(const float* p) { return load_bytes<VecF>(p); }
 FASTANISO_INLINE VecD load(const double* p) { return load_bytes<VecD>(p); }
-FASTANISO_INLINE VecF load(const BFloat* p) {
-  return bits_as<VecF>(__builtin_convertvector(load_bytes<HalfVecU16>(p), VecU32) << 16);
+// 16 bits as 32, by the one instruction that compilers split in two. (The masked forms: unmasked, GCC 12 warns.)
+FASTANISO_INLINE VecU32 load_u16(const void* p) {
+#if defined(__AVX512F__) && FASTANISO_VECTOR_BYTES == 64
+  return bits_as<VecU32>(_mm512_maskz_cvtepu16_epi32(0xffff, load_bytes<__m256i>(p)));
+#elif defined(__AVX2__) && FASTANISO_VECTOR_BYTES == 32
+  return bits_as<VecU32>(_mm256_cvtepu16_epi32(load_bytes<__m128i>(p)));
+#else
+  return __builtin_convertvector(load_bytes<HalfVecU16>(p), VecU32);
+#endif
 }
+FASTANISO_INLINE VecF load(const BFloat* p) { return bits_as<VecF>(load_u16(p) << 16); }
 FASTANISO_INLINE VecF load(const Half* p) {
 #if defined(__AVX512F__) && FASTANISO_VECTOR_BYTES == 64
-  return bits_as<VecF>(_mm512_maskz_cvtph_ps(0xffff, load_bytes<__m256i>(p)));  // unmasked, GCC 12 warns
+  return bits_as<VecF>(_mm512_maskz_cvtph_ps(0xffff, load_bytes<__m256i>(p)));
 #elif defined(__F16C__) && FASTANISO_VECTOR_BYTES == 32
   return bits_as<VecF>(_mm256_cvtph_ps(load_bytes<__m128i>(p)));
 #elif defined(__ARM_NEON) && FASTANISO_VECTOR_BYTES == 16
   return bits_as<VecF>(vcvt_f32_f16(load_bytes<float16x4_t>(p)));
 #else
   // The exponent moves up by 112; multiplying, not adding, also gets subnormals right. Inf and NaN keep all ones.
-  const VecU32 half = __builtin_convertvector(load_bytes<HalfVecU16>(p), VecU32);
+  const VecU32 half = load_u16(p);
   const VecU32 magnitude = (half & 0x7fffu) << 13;
   const VecF scaled = bits_as<VecF>(magnitude) * 0x1p112f;
   const VecU32 special = (VecU32)(magnitude >= (0x7c00u << 13)) & 0x7f800000u;
@@ -91,6 +99,17 @@ FASTANISO_INLINE typename Compute<S>::V load_first(const S* p, int64_t count) {
   S padded[kBytes / sizeof(typename Compute<S>::T)] = {};
   std::memcpy(padded, p, count * sizeof(S));
   return load(padded);
+}
+
+// to[i] += v[i] in float64.
+FASTANISO_INLINE void add_to(double* to, VecD v) { store(to, load(to) + v); }
+FASTANISO_INLINE void add_to(double* to, VecF v) {
+  typedef float HalfVecF __attribute__((vector_size(kBytes / 2)));
+  constexpr int half = kBytes / 8;
+  HalfVecF part[2];
+  std::memcpy(part, &v, sizeof v);
+  add_to(to, __builtin_convertvector(part[0], VecD));
+  add_to(to + half, __builtin_convertvector(part[1], VecD));
 }
 
 FASTANISO_INLINE double to_double(float x) { return x; }
