@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 DTYPES = {
     "float32": torch.float32,
@@ -83,7 +83,7 @@ def _transformers() -> ModuleType:
             "scanning a model needs the package transformers, which is not installed: pip install 'fastaniso[hf]'",
             name="transformers",
         ) from error
-    return transformers  # type: ignore[no-any-return]
+    return transformers
 
 
 def _first_line(error: BaseException) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
 from typing import TYPE_CHECKING
 
-from fastaniso.report.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, figure, label, styled, title
+from fastaniso.report.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, figure, label, short, styled, title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +33,7 @@ def plot_layers(result: ScanResult) -> Figure:
         tokens = result.tokens
         title(
             drawn,
-            f"{_tail(result.model)} on {_tail(result.data)}",
+            f"{short(result.model, 60)} on {short(result.data, 60)}",
             f"{tokens.kept:,} tokens in {tokens.sequences:,} sequences, special tokens and padding left out; "
             "exact over all ordered pairs of tokens",
         )
@@ -76,7 +75,8 @@ def _drift_panel(axes: Axes, sites: list[SiteResult], where: str, correlation: f
 def _norm_panel(axes: Axes, sites: list[SiteResult], where: str) -> None:
     x = range(len(sites))
     norms = [site.description.norms for site in sites]
-    axes.fill_between(x, [n.min for n in norms], [n.max for n in norms], color=GREY, alpha=0.15, linewidth=0, label="min to max")
+    low, high = [n.min for n in norms], [n.max for n in norms]
+    axes.fill_between(x, low, high, color=GREY, alpha=0.15, linewidth=0, label="min to max")
     axes.plot(x, [n.mean for n in norms], "o-", color=GREY, label="mean norm")
     axes.plot(x, [site.description.drift.norm_of_mean for site in sites], "s-", color=RED, label="drift ‖mean‖")
     label(axes, f"Norms{where}", "layer", "norm (units of the hidden state)")
@@ -101,7 +101,8 @@ def _spectrum_panel(axes: Axes, sites: list[SiteResult], where: str) -> None:
     )
     label(axes, f"Spectrum{where}, d = {described[0].dim}", "layer", "share of isotropic")
     axes.set_ylim(0, 1)
-    axes.legend(loc="best")
+    _legend_above_data(axes)
+    axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
 
 
 def _legend_above_data(axes: Axes) -> None:
@@ -126,10 +127,3 @@ def _name_layers(axes: Axes, names: list[str]) -> None:
 
 def _short_name(site: str) -> str:
     return {"embedding": "emb.", "post_final_norm": "norm"}.get(site, site.removeprefix("block."))
-
-
-def _tail(text: str) -> str:
-    """The end of a path or a long list of them."""
-    name = PurePath(text)
-    short = "/".join(name.parts[-2:]) if len(name.parts) > 2 else text
-    return short if len(short) <= 60 else "…" + short[-59:]

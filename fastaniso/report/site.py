@@ -28,7 +28,7 @@ def plot_site(description: Description, heading: str) -> Figure:
         _figures(figures, description)
         title(
             drawn,
-            heading if len(heading) <= 110 else "…" + heading[-109:],
+            heading,
             f"{description.n:,} rows of {description.dim} numbers; exact over all {description.pairs:,} ordered pairs",
         )
     return drawn
@@ -49,6 +49,7 @@ def _cumulative(axes: Axes, d: Description) -> None:
     axes.plot(np.arange(1, len(ordered) + 1), ordered.cumsum(), color=BLUE, label="sum of the largest contributions")
     axes.set_xscale("log")
     axes.set_xlim(1, max(len(ordered), 2))
+    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     label(axes, "How contributions add up", "number of dimensions, largest first", "sum of contributions")
     axes.legend(loc="lower right")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,8 +44,16 @@ def figure(width: float, height: float) -> Figure:
     """A figure that no window manager knows: it needs no display and is freed like any object."""
     _matplotlib()
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    return Figure(figsize=(width, height), layout="constrained")
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(wspace=0.05, hspace=0.06))
+
+
+def short(text: str, most: int) -> str:
+    """The end of a path or of a long list of them."""
+    name = PurePath(text)
+    tail = "/".join(name.parts[-2:]) if len(name.parts) > 2 else text
+    return tail if len(tail) <= most else "…" + tail[1 - most :]
 
 
 def title(drawn: Figure, first: str, second: str) -> None:

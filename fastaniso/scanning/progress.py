@@ -25,6 +25,7 @@ class Meter:
     """Counts rows and bytes and tells ``report`` after each step."""
 
     def __init__(self, report: Report | None, *, total_bytes: int | None, total_rows: int | None = None) -> None:
+        """Start the clock; of two totals, the one reached first is the end."""
         self._report = report
         self._total_bytes = total_bytes
         self._total_rows = total_rows
@@ -81,7 +82,7 @@ def bar(unit: str) -> Iterator[Report]:
         TextColumn("{task.fields[speed]:,.0f} " + unit + "/s"),
         TimeRemainingColumn(),
     )
-    with RichProgress(*columns, console=Console(stderr=True)) as live:
+    with RichProgress(*columns, console=Console(stderr=True), transient=True) as live:
         task = live.add_task("measuring", total=None, rows=0, speed=0.0)
 
         def report(progress: Progress) -> None:

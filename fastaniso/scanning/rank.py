@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 def spearman(x: list[float], y: list[float]) -> float:
@@ -15,7 +16,8 @@ def spearman(x: list[float], y: list[float]) -> float:
     return float(a @ b / scale) if scale > 0 else float("nan")
 
 
-def _ranks(values: list[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def _ranks(values: list[float]) -> NDArray[np.float64]:
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = counts.cumsum()
-    return ((last - counts + last - 1) / 2)[inverse]
+    ranks: NDArray[np.float64] = ((2 * last - counts - 1) / 2)[inverse]
+    return ranks

@@ -159,14 +159,18 @@ class _Reader:
 
 class _Counts:
     def __init__(self) -> None:
-        self._total = [0, 0, 0, 0, 0, 0]
+        self.kept = self.special = self.padding = self.over_limit = self.sequences = self.batches = 0
 
     def add(self, batch: Batch) -> None:
-        new = (batch.kept, batch.special, batch.padding, batch.over_limit, len(batch.ids), 1)
-        self._total = [a + b for a, b in zip(self._total, new, strict=True)]
+        self.kept += batch.kept
+        self.special += batch.special
+        self.padding += batch.padding
+        self.over_limit += batch.over_limit
+        self.sequences += len(batch.ids)
+        self.batches += 1
 
     def result(self, max_tokens: int | None) -> TokenCounts:
-        return TokenCounts(*self._total, limited=max_tokens is not None and self._total[0] >= max_tokens)
+        return TokenCounts(**vars(self), limited=max_tokens is not None and self.kept >= max_tokens)
 
 
 def _check_counts(**options: int | None) -> None:
@@ -219,9 +223,7 @@ def _peek(stream: Iterator[Batch], texts: Texts) -> tuple[Batch, Iterator[Batch]
 def _anatomy(network: nn.Module, batch: Batch) -> Anatomy:
     device = _device(network)
     ids, attention = batch.ids[:1].to(device), batch.attention[:1].to(device)
-    return find_stacks(
-        network, lambda: network(**forward_arguments(network, ids, attention)), tokens=ids.shape
-    )
+    return find_stacks(network, lambda: network(**forward_arguments(network, ids, attention)), tokens=ids.shape)
 
 
 def _check_memory(

@@ -23,6 +23,7 @@ class SiteAccumulator:
     """
 
     def __init__(self, *, gram: bool, backend: str, invalid: str) -> None:
+        """Nothing seen yet; the options are ``Accumulator``'s."""
         self._rows = Accumulator(gram=gram, backend=backend, invalid=invalid)
         self._backend = backend
         self._within: Tensor | None = None
@@ -31,9 +32,7 @@ class SiteAccumulator:
         """Add states (sequences, tokens, d) where ``keep``; ``sequences`` (1, rows) is the row's place in the batch."""
         self._rows.update(hidden, keep, source=source)
         rows = as_rows(hidden, keep)
-        groups = ops.group_moments(
-            rows, sequences.view(rows.values.shape[:2]), hidden.shape[0], backend=self._backend
-        )
+        groups = ops.group_moments(rows, sequences.view(rows.values.shape[:2]), hidden.shape[0], backend=self._backend)
         within = cosine.within_sum_and_pairs(groups)
         self._within = within if self._within is None else self._within + within
 

@@ -16,13 +16,13 @@ _HEAD = (
     ("std", "cosine"),
     ("within", "sequence"),
     ("across", "sequences"),
-    ("without", "top 3 dim."),
+    ("without", "top 3"),
     ("drift", "‖mean‖"),
     ("drift", "/norm"),
     ("norm", "mean"),
     ("Iso-", "Score"),
-    ("effective", "rank"),
-    ("top dimensions", "(contribution)"),
+    ("eff.", "rank"),
+    ("top dimensions:", "contribution"),
 )
 
 
@@ -84,12 +84,16 @@ def _cells(site: SiteResult) -> tuple[str, ...]:
         _short(d.norms.mean),
         _cosine(d.isoscore),
         "" if d.effective_rank is None else f"{d.effective_rank:.1f}",
-        ", ".join(f"{dimension} ({_cosine(value)})" for dimension, value in d.top_dimensions[:3]),
+        ", ".join(f"{dimension}: {_cosine(value)}" for dimension, value in d.top_dimensions[:3]),
     )
 
 
 def _cosine(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+    if value is None:
+        return ""
+    text = f"{value:.3f}"
+    # Without the zero before the point, as is usual for what lies between −1 and 1: the table fits a terminal.
+    return text.replace("0.", ".", 1) if abs(value) < 1 else text
 
 
 def _short(value: float) -> str:

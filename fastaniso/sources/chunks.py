@@ -27,16 +27,15 @@ class Chunk:
         return sum(self.keep)
 
 
-def chunks(texts: Iterable[Text], tokenizer: Any, *, max_length: int, chunk_words: int | None = None) -> Iterator[Chunk]:
+def chunks(
+    texts: Iterable[Text], tokenizer: Any, *, max_length: int, chunk_words: int | None = None
+) -> Iterator[Chunk]:
     """Sequences of at most ``max_length`` tokens, special tokens included; no token is left out.
 
     A text longer than that goes on in the next sequence. ``chunk_words`` cuts the texts into runs of so many words
     first. The special tokens are those that the tokenizer puts around a text, and BOS wherever it stands.
     """
-    if getattr(tokenizer, "is_fast", False):
-        encode = _encode_fast
-    else:
-        encode = _encode_slow
+    encode = _encode_fast if getattr(tokenizer, "is_fast", False) else _encode_slow
     for group in _together(texts if chunk_words is None else _by_words(texts, chunk_words)):
         for ids, special, share in encode(group, tokenizer, max_length):
             begin = tokenizer.bos_token_id

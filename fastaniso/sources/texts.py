@@ -39,6 +39,7 @@ class Texts:
     pieces: Iterable[Text]
 
     def __iter__(self) -> Iterator[Text]:
+        """The pieces in order."""
         return iter(self.pieces)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastaniso.rows import as_tensor
+from fastaniso.rows import DTYPES, as_tensor
 
 BLOCK_BYTES = 64 << 20
 """Bytes of a file read between two signs of progress."""
@@ -58,6 +59,10 @@ def open_vectors(path: str | os.PathLike[str], *, tensor: str | None = None) -> 
     if reader is None:
         raise ValueError(f"path: expected .npy, .safetensors or .pt, got {path.name!r}")
     name, values = reader(path, tensor)
+    if values.dtype not in DTYPES:
+        raise ValueError(
+            f"{path}: expected float32, float64, float16 or bfloat16, got {str(values.dtype).removeprefix('torch.')}"
+        )
     if values.dim() < 2:
         raise ValueError(
             f"{path}: expected rows of vectors, [..., d] with at least two axes, got shape {tuple(values.shape)}"
@@ -75,7 +80,15 @@ def _open_npy(path: Path, tensor: str | None) -> tuple[None, Tensor]:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, OSError, SyntaxError) as error:
+        if "pickle" in str(error) or "Python objects" in str(error):
+            raise CorruptFileError(
+                f"{path}: holds Python objects, which only running code from the file could load: refused; "
+                "save an array of numbers"
+            ) from error
         raise CorruptFileError(_refused(path, "an .npy array", error)) from error
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise CorruptFileError(f"{path}: an .npz archive named .npy; save one array with numpy.save")
     if not array.dtype.isnative:
         raise ValueError(
             f"{path}: numbers of the other byte order ({array.dtype}) cannot be read in place; "
@@ -96,12 +109,20 @@ def _open_safetensors(path: Path, tensor: str | None) -> tuple[str, Tensor]:
 
 
 def _open_torch(path: Path, tensor: str | None) -> tuple[str | None, Tensor]:
+    if not zipfile.is_zipfile(path):
+        raise CorruptFileError(
+            f"{path}: not the zip format that torch.save writes since PyTorch 1.6, or cut short; "
+            "only that format can be memory-mapped"
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+    except pickle.UnpicklingError as error:
         raise CorruptFileError(
-            _refused(path, "tensors of torch.save (weights only, zip format, so that it maps)", error)
+            f"{path}: holds Python objects besides tensors, which only running code from the file could load: refused; "
+            "save the tensors alone"
         ) from error
+    except (RuntimeError, EOFError, ValueError, OSError) as error:
+        raise CorruptFileError(_refused(path, "tensors of torch.save", error)) from error
     if isinstance(content, Tensor):
         if tensor is not None:
             raise ValueError(f"tensor: {path} holds one tensor without a name, got tensor={tensor!r}")

@@ -1,0 +1,5 @@
+"""``python -m fastaniso``."""
+
+from fastaniso.cli import main
+
+main()

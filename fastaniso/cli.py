@@ -1,0 +1,274 @@
+"""The command line: ``fastaniso scan``, ``measure`` and ``doctor``. Results go to stdout, all else to stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from fastaniso.scanning import MeasureResult, Progress, ScanResult
+    from fastaniso.scanning.progress import Report
+
+FAILED, MISSING, INTERRUPTED = 1, 3, 130
+
+_EXIT_CODES = (
+    "Exit codes: 0 done; 1 the measurement failed (rows that cannot be normalised, a damaged file, too little memory); "
+    "2 wrong usage; 3 something needed is missing (a model, a package, a device); 130 interrupted."
+)
+
+app = typer.Typer(
+    help="Exact cosine and isotropy statistics of Transformer hidden states.",
+    epilog=_EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Dtype(StrEnum):
+    """Dtypes a model can be loaded in."""
+
+    auto = "auto"
+    float32 = "float32"
+    float64 = "float64"
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+
+
+class Backend(StrEnum):
+    """Kernels that can be asked for."""
+
+    auto = "auto"
+    triton = "triton"
+    cpu = "cpu"
+    reference = "reference"
+
+
+_Gram = Annotated[bool, typer.Option(help="Also the std of the cosine and the spectral scores (O(d²) memory a site).")]
+_BackendOption = Annotated[Backend, typer.Option(help="Kernel; an error where it cannot run.")]
+_Omit = Annotated[bool, typer.Option("--omit-invalid", help="Leave out zero, NaN and Inf rows instead of failing.")]
+_MemoryLimit = Annotated[str | None, typer.Option(metavar="BYTES", help='Fail before starting above this: "2 GB".')]
+_Out = Annotated[Path | None, typer.Option(metavar="DIR", file_okay=False, help="Write JSON, states and plots here.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bar.")]
+_Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from fastaniso._version import __version__
+
+        print(__version__)
+        raise typer.Exit()
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(epilog=_EXIT_CODES)
+def scan(
+    model: Annotated[str, typer.Argument(help="A folder with a model, or a hub id.", metavar="MODEL")],
+    further: Annotated[
+        list[Path] | None, typer.Argument(hidden=True, metavar="FILE", exists=True, dir_okay=False)
+    ] = None,
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE...", exists=True, dir_okay=False, help="Plain text, or .jsonl; one or several."),
+    ] = None,
+    field: Annotated[str, typer.Option(help="Field of a .jsonl record that holds its text.")] = "text",
+    max_length: Annotated[
+        int | None, typer.Option(min=1, help="Tokens a sequence: 128, or with --chunk-words at most 512.")
+    ] = None,
+    chunk_words: Annotated[int | None, typer.Option(min=1, help="Cut the text into runs of so many words.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Sequences a forward pass.")] = 32,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Stop after so many kept tokens.")] = None,
+    gram: _Gram = True,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default a GPU if there is one.")] = None,
+    dtype: Annotated[Dtype, typer.Option(help="Dtype of the model; auto: the checkpoint's.")] = Dtype.float32,
+    backend: _BackendOption = Backend.auto,
+    omit_invalid: _Omit = False,
+    memory_limit: _MemoryLimit = None,
+    out: _Out = None,
+    json: _Json = False,
+    quiet: _Quiet = False,
+    debug: _Debug = False,
+) -> None:
+    """Describe the hidden states of a text model at every layer, over real text.
+
+    Padding and special tokens are left out. Exact over all ordered pairs of kept tokens.
+    """
+    files = [*(text or ()), *(further or ())]
+    if not files:
+        raise typer.BadParameter("name at least one text file", param_hint="--text")
+    with _reported(debug, "tokens", quiet) as report:
+        from fastaniso.scanning import scan as run
+
+        if quiet:  # transformers and the hub show bars of their own while they load
+            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        _check_device(device)
+        result = run(
+            model,
+            files,
+            field=field,
+            max_length=max_length,
+            chunk_words=chunk_words,
+            batch_size=batch_size,
+            max_tokens=max_tokens,
+            gram=gram,
+            device=device,
+            dtype=dtype.value,
+            backend=backend.value,
+            invalid="omit" if omit_invalid else "raise",
+            memory_limit=memory_limit,
+            progress=report,
+        )
+        _deliver(result, out, json)
+
+
+@app.command(epilog=_EXIT_CODES)
+def measure(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", exists=True, dir_okay=False, help=".npy, .safetensors or .pt")
+    ],
+    tensor: Annotated[str | None, typer.Option(help="Name of the tensor, where a file holds several.")] = None,
+    gram: _Gram = True,
+    device: Annotated[str, typer.Option(help="Where blocks are measured.")] = "cpu",
+    backend: _BackendOption = Backend.auto,
+    omit_invalid: _Omit = False,
+    memory_limit: _MemoryLimit = None,
+    block_rows: Annotated[int | None, typer.Option(min=1, help="Rows read at once; by default 64 MiB.")] = None,
+    out: _Out = None,
+    json: _Json = False,
+    quiet: _Quiet = False,
+    debug: _Debug = False,
+) -> None:
+    """Describe stored vectors, memory-mapped; the rows of all files are one set. No code runs from a file."""
+    with _reported(debug, "rows", quiet) as report:
+        from fastaniso.scanning import measure as run
+
+        _check_device(device)
+        result = run(
+            files,
+            tensor=tensor,
+            gram=gram,
+            device=device,
+            backend=backend.value,
+            invalid="omit" if omit_invalid else "raise",
+            memory_limit=memory_limit,
+            block_rows=block_rows,
+            progress=report,
+        )
+        _deliver(result, out, json)
+
+
+@app.command(epilog=_EXIT_CODES)
+def doctor(json: _Json = False, debug: _Debug = False) -> None:
+    """Tell what this machine can use, and prove each backend on a small case against float64."""
+    with _reported(debug, "", quiet=True):
+        from fastaniso.doctor import diagnose
+
+        diagnosis = diagnose()
+        print(diagnosis.to_json(indent=2) if json else diagnosis)
+        if diagnosis.failed:
+            raise typer.Exit(FAILED)
+        if not diagnosis.usable:
+            raise typer.Exit(MISSING)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    app(prog_name="fastaniso")
+
+
+@contextmanager
+def _reported(debug: bool, unit: str, quiet: bool) -> Iterator[Report | None]:
+    """Progress for the body, and one line on stderr and a stable exit code for whatever ends it early."""
+    last: list[Progress] = []
+    try:
+        with _progress(unit, quiet) as show:
+
+            def report(progress: Progress) -> None:
+                last[:] = [progress]
+                if show is not None:
+                    show(progress)
+
+            yield report
+    except KeyboardInterrupt:
+        done = f"after {last[0].rows:,} {unit}" if last else "before the first step"
+        _end(f"interrupted {done}; nothing was written", INTERRUPTED)
+    except typer.Exit:
+        raise
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        _end(_one_line(error), MISSING if _is_missing(error) else FAILED)
+
+
+@contextmanager
+def _progress(unit: str, quiet: bool) -> Iterator[Report | None]:
+    if quiet:
+        yield None
+        return
+    from fastaniso.scanning.progress import bar
+
+    with bar(unit) as show:
+        yield show
+
+
+def _deliver(result: ScanResult | MeasureResult, out: Path | None, json: bool) -> None:
+    if out is not None:
+        try:
+            written = result.save(out)
+        except KeyboardInterrupt:
+            _end(f"interrupted while writing: what is under {out} is not complete", INTERRUPTED)
+        pictures = sum(path.suffix == ".png" for path in written)
+        without = "" if pictures else "; no plots: matplotlib is not installed (pip install 'fastaniso[plot]')"
+        print(f"wrote {len(written)} files under {out}{without}", file=sys.stderr)
+    print(result.to_json(indent=2) if json else result)
+
+
+class _DeviceMissingError(RuntimeError):
+    pass
+
+
+def _check_device(device: str | None) -> None:
+    if device is None:
+        return
+    import torch
+
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise typer.BadParameter(f"{device!r} names no device", param_hint="--device") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise _DeviceMissingError(f"device: {device!r} was asked for, and torch finds no GPU here")
+
+
+def _is_missing(error: BaseException) -> bool:
+    from fastaniso.models import ModelNotFoundError
+
+    return isinstance(error, ModelNotFoundError | ModuleNotFoundError | _DeviceMissingError)
+
+
+def _one_line(error: BaseException) -> str:
+    first = " ".join(str(error).split()) or type(error).__name__
+    return f"{first[:600]} (--debug shows where)" if len(first) < 3 or isinstance(error, KeyError) else first[:600]
+
+
+def _end(line: str, code: int) -> NoReturn:
+    print(f"fastaniso: {line}", file=sys.stderr)
+    raise typer.Exit(code)
