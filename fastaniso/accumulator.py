@@ -74,16 +74,16 @@ class Accumulator:
             mask: Bool ``[...]``, True keeps a row.
             groups: Integer ids 0..G−1 ``[...]``, where the accumulator was made with ``groups=G``.
             source: A name for where the rows come from: then rows of it are never counted twice.
-            start: Index of the first row in the source; by default rows count on from those of earlier updates. Error
+            start: Index of the first row, in ``source`` if named; by default rows count on from those before. Error
                 messages name rows by it.
 
         Inside ``torch.compile`` leave ``source`` out: what it has covered is a Python value that changes every step.
         """
         rows = as_rows(hidden, mask)
         self._check_rows(rows, groups)
-        check_memory(
-            rows, self.memory_limit, gram=self.gram, groups=self.groups, backend=self.backend, accumulate=True
-        )
+        check_memory(rows, self.memory_limit, gram=self.gram, groups=self.groups, backend=self.backend, accumulate=True)
+        if start is None and source is not None:
+            start = self._next_row(source)
         options: dict[str, Any] = {"backend": self.backend, "source": source, "start": start or 0}
         state: Moments | Gram
         if self._scatters:
@@ -199,6 +199,10 @@ class Accumulator:
                 f"hidden: expected rows on {self._state.counts.device} as in the first update, got "
                 f"{rows.values.device}; use one Accumulator a device and merge their states"
             )
+
+    def _next_row(self, source: str) -> int:
+        seen = () if self._state is None else self._state.coverage.ranges.get(source, ())
+        return seen[-1][1] if seen else 0
 
     def _add(self, state: Moments | Gram, group_moments: GroupMoments | None) -> None:
         # Both merges before either is kept: an overlap refused by one must not leave the other counted.

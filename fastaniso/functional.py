@@ -55,9 +55,7 @@ def mean_cosine(
     else:
         state_other = _moments(other, other_mask, backend, invalid, name="other")
         _check_same_space(state, state_other)
-        counts, counts_other, total = to_host(
-            state.counts, state_other.counts, cosine.sum_between(state, state_other)
-        )
+        counts, counts_other, total = to_host(state.counts, state_other.counts, cosine.sum_between(state, state_other))
         dropped_rows(counts_other, invalid, name="other")
         pairs = counts[0] * counts_other[0]
     dropped_rows(counts, invalid)
@@ -207,13 +205,17 @@ def describe(
     cosine within and between them. Other arguments as for ``cosine_std``.
     """
     if groups is None:
-        return Accumulator(gram=gram, backend=backend, invalid=invalid, memory_limit=memory_limit).update(
-            hidden, mask
-        ).result()
+        return (
+            Accumulator(gram=gram, backend=backend, invalid=invalid, memory_limit=memory_limit)
+            .update(hidden, mask)
+            .result()
+        )
     labels, ids = _numbered(as_rows(hidden, mask), hidden, groups)
-    return Accumulator(
-        gram=gram, groups=len(labels), backend=backend, invalid=invalid, memory_limit=memory_limit
-    ).update(hidden, mask, ids).result()
+    return (
+        Accumulator(gram=gram, groups=len(labels), backend=backend, invalid=invalid, memory_limit=memory_limit)
+        .update(hidden, mask, ids)
+        .result()
+    )
 
 
 def backend_for(hidden: Any, backend: str = "auto") -> str:

@@ -86,9 +86,7 @@ def few_rows(n: int, dim: int) -> str | None:
 
 def group_cosine(groups: GroupMoments, labels: Tensor, *, invalid: str = "raise") -> GroupCosine:
     """Within each group, between each pair, pooled; ``labels`` (G,) name the groups."""
-    dropped, sums, counts, within = to_host(
-        groups.dropped, _pooled(groups), groups.counts, cosine.group_means(groups)
-    )
+    dropped, sums, counts, within = to_host(groups.dropped, _pooled(groups), groups.counts, cosine.group_means(groups))
     pooled_within, pooled_between = _within_and_between(sums)
     return GroupCosine(
         labels=labels.cpu().numpy(),
