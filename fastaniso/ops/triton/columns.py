@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fastaniso.ops.triton.norms import TILE_COLUMNS, TILE_ROWS, read_float64
 from fastaniso.ops.triton.rows import Block, row_offsets
+from fastaniso.ops.triton.shapes import ceiling
 from fastaniso.state import NO_ROW
 
 
@@ -37,6 +38,7 @@ def columns_kernel(
     COLUMNS: tl.constexpr,
     NONE: tl.constexpr,
 ):
+    """Σx, Σx², Σu, Σu² of a column block over a slice of the ranges; slice totals beside column block 0."""
     member = tl.program_id(0)
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     x_sum = tl.zeros((ROWS, COLUMNS), tl.float64)
@@ -110,7 +112,7 @@ def column_sums(
 ) -> None:
     """Fill the ``partials`` (slices, 4, d), ``totals`` (slices, 4) and ``counts`` (slices, 5) of the flagged ranges."""
     dim = block.values.shape[2]
-    columns_kernel[(partials.shape[0], triton.cdiv(dim, TILE_COLUMNS))](
+    columns_kernel[(partials.shape[0], ceiling(dim, TILE_COLUMNS))](
         block.values,
         norms,
         flags,
@@ -119,7 +121,7 @@ def column_sums(
         counts,
         block.rows,
         first_index,
-        ranges=triton.cdiv(block.rows, rows_per_range),
+        ranges=ceiling(block.rows, rows_per_range),
         rows_per_range=rows_per_range,
         **block.layout,
         D=dim,

@@ -1,14 +1,17 @@
 """Central scatters Σ(x − x̄)(x − x̄)ᵀ and Σ(u − ū)(u − ū)ᵀ: upper tiles only, split over the rows.
 
-A program multiplies a (128, 128) tile over at most 65 536 rows; the tensor cores' float32 accumulator is emptied every
-1024 rows into a second float32 sum; the splits are added in order in float64. Then central = Σzzᵀ − n·s sᵀ with z = x − p,
-s = x̄ − p and a pivot p:
+A program multiplies a tile of at most (128, 128) over at most 32 768 rows; the tensor cores' accumulator, which may
+round toward zero at each of its steps of 16 rows, is emptied every 1024 rows (float32 rows: 256) into a second float32
+sum; the splits are added in order in float64. Then central = Σzzᵀ − n·s sᵀ with z = x − p, s = x̄ − p and a pivot p:
 
-- float16, bfloat16: p = 0. Raw products are exact; the unit product is uuᵀ = (x/‖x‖²)xᵀ with the left factor in two parts,
-  hi + lo. Error ≤ 2⁻²⁰·Σ|x_i x_j| (raw), 2⁻¹⁷·Σ|u_i u_j| (bfloat16 unit, when all roundings agree; about 2e-7 rms) and
-  2⁻²⁰·Σ|u_i u_j| (float16 unit).
-- float32: p = the mean, z split exactly into three bfloat16 parts, six products: error ≤ 2⁻²⁰·Σ|z_i z_j|, no TF32.
-- float64: p = the mean, float64 products (torch.mm) of 4096 rows at a time.
+- float16, bfloat16: p = 0. Raw products are exact; the unit product is uuᵀ = (x/‖x‖²)xᵀ with its left factor in two
+  parts of the rows' dtype, which costs at most 2⁻¹⁷ of bfloat16 and 2⁻²¹ of float16 (half as often high as low).
+- float32: p = the mean of the first block; z in three bfloat16 parts without loss, six products: 2⁻²⁴, no TF32.
+- float64: p = the mean of the first block; float64 products (torch.mm) of at most 4096 rows at a time.
+
+With z' = |z| the error of entry (i, j) of Σzzᵀ is at most 2⁻¹⁶ Σz'_i z'_j (2⁻¹⁷ raw or float32) if every rounding
+goes the same way, and about 2⁻²² Σz'_i z'_j in practice; the subtraction in float64 adds nothing to speak of. Norms of
+any size are brought near 1 by exact powers of two first.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
@@ -19,16 +22,25 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from fastaniso.ops.triton.moments import MAX_ROWS_PER_PROGRAM, add_block, finish, programs_for
+from fastaniso.ops.triton.moments import add_block, finish
 from fastaniso.ops.triton.norms import usable
+from fastaniso.ops.triton.products import centred, float32_product, half_product
 from fastaniso.ops.triton.rows import Block, blocks, on_device, row_offsets
 from fastaniso.ops.triton.scales import Scales
-from fastaniso.ops.triton.tiles import add_tiles, centre, tile_of, triangle
+from fastaniso.ops.triton.shapes import (
+    MAX_ROWS_PER_PROGRAM,
+    MAX_SPLIT,
+    GramTile,
+    ceiling,
+    max_programs,
+    max_splits,
+    rows_per_split,
+    tile_side,
+    triangle,
+)
+from fastaniso.ops.triton.tiles import add_tiles, centre, tile_of
 from fastaniso.state import Moments
 
-FLUSH = 1024
-MAX_SPLIT = 65_536
-MAX_PARTIALS = 2**24
 FLOAT64_ROWS = 4096
 
 
@@ -36,51 +48,6 @@ FLOAT64_ROWS = 4096
 def _read(values, offsets, keep, columns, D: tl.constexpr):
     mask = keep[:, None] & (columns < D)[None, :]
     return tl.load(values + (offsets[:, None] + columns[None, :]), mask=mask, other=0.0)
-
-
-@triton.jit
-def _half_product(left, right, scale, weight, total, UNIT: tl.constexpr, SCALED: tl.constexpr):
-    dtype: tl.constexpr = left.dtype
-    if SCALED:
-        left = (left.to(tl.float32) * scale[:, None]).to(dtype)
-        right = (right.to(tl.float32) * scale[:, None]).to(dtype)
-    if UNIT:
-        weighted = left.to(tl.float32) * (weight * weight)[:, None]
-        high = weighted.to(dtype)
-        low = (weighted - high.to(tl.float32)).to(dtype)
-        total = tl.dot(tl.trans(low), right, total)
-        return tl.dot(tl.trans(high), right, total)
-    else:
-        return tl.dot(tl.trans(left), right, total)
-
-
-@triton.jit
-def _three(x):
-    high = x.to(tl.bfloat16)
-    rest = x - high.to(tl.float32)
-    middle = rest.to(tl.bfloat16)
-    return high, middle, (rest - middle.to(tl.float32)).to(tl.bfloat16)
-
-
-@triton.jit
-def _centred(x, scale, weight, pivot, UNIT: tl.constexpr):
-    z = x * scale[:, None]
-    if UNIT:
-        z = z * weight[:, None]
-    return tl.where((scale != 0)[:, None], z - pivot[None, :], 0.0)
-
-
-@triton.jit
-def _float32_product(left, right, total):
-    left_high, left_middle, left_low = _three(left)
-    right_high, right_middle, right_low = _three(right)
-    # Small products first; the three left out are below 2⁻²⁴.
-    total = tl.dot(tl.trans(left_low), right_high, total)
-    total = tl.dot(tl.trans(left_high), right_low, total)
-    total = tl.dot(tl.trans(left_middle), right_middle, total)
-    total = tl.dot(tl.trans(left_middle), right_high, total)
-    total = tl.dot(tl.trans(left_high), right_middle, total)
-    return tl.dot(tl.trans(left_high), right_high, total)
 
 
 @triton.jit
@@ -100,11 +67,12 @@ def gram_kernel(
     D: tl.constexpr,
     T: tl.constexpr,
     K: tl.constexpr,
-    FLUSH_ROWS: tl.constexpr,
+    FLUSH: tl.constexpr,
     UNIT: tl.constexpr,
     SCALED: tl.constexpr,
     STAGES: tl.constexpr,
 ):
+    """One upper tile of Σzzᵀ over one split of the rows."""
     split = tl.program_id(1)
     tile_row, tile_column = tile_of(tl.program_id(0))
     left_columns = tile_row * T + tl.arange(0, T)
@@ -117,9 +85,11 @@ def gram_kernel(
     if moderate is not None:
         stop = tl.where((tl.load(moderate) == 0) == SCALED, stop, start)
     total = tl.zeros((T, T), tl.float32)
-    for flush in tl.range(start, stop, FLUSH_ROWS):
+    for flush in tl.range(start, stop, FLUSH):
         recent = tl.zeros((T, T), tl.float32)
-        for first in tl.range(flush, flush + FLUSH_ROWS, K, num_stages=STAGES):
+        if pivot is not None:
+            small = tl.zeros((T, T), tl.float32)
+        for first in tl.range(flush, flush + FLUSH, K, num_stages=STAGES):
             rows = first + tl.arange(0, K)
             scale = tl.load(scales + rows)
             weight = scale
@@ -129,12 +99,14 @@ def gram_kernel(
             left = _read(values, offsets, scale != 0, left_columns, D)
             right = _read(values, offsets, scale != 0, right_columns, D)
             if pivot is not None:
-                left = _centred(left, scale, weight, left_pivot, UNIT)
-                right = _centred(right, scale, weight, right_pivot, UNIT)
-                recent = _float32_product(left, right, recent)
+                left = centred(left, scale, weight, left_pivot, UNIT)
+                right = centred(right, scale, weight, right_pivot, UNIT)
+                recent, small = float32_product(left, right, recent, small)
             else:
-                recent = _half_product(left, right, scale, weight, recent, UNIT, SCALED)
+                recent = half_product(left, right, scale, weight, recent, UNIT, SCALED)
         total += recent
+        if pivot is not None:
+            total += small
     place = tl.arange(0, T)[:, None] * T + tl.arange(0, T)[None, :]
     target = partials + (split.to(tl.int64) * tl.num_programs(0) + tl.program_id(0)) * (T * T)
     tl.store(target + place, total, mask=(place >= 0) & (stop > start))
@@ -167,20 +139,21 @@ class _Scatter:
             self.sum.addmm_(z.T, z)
 
     def _add_tiles(self, block: Block, norms: Tensor) -> None:
-        dim, dtype, device = block.values.shape[2], block.values.dtype, norms.device
-        tile = tile_side(dim)
-        tiles = triangle(triton.cdiv(dim, tile))
-        per_split = rows_per_split(block.rows, dim)
-        splits = triton.cdiv(block.rows, per_split)
-        # float16 unit rows are always scaled: their range is too short for x/‖x‖².
-        always = self.unit and dtype == torch.float16
-        scales = Scales.of(norms, splits * per_split, unit=self.unit, always=always or self.pivoted and self.unit)
-        partials = torch.empty(splits, tiles, tile, tile, dtype=torch.float32, device=device)
+        dim, dtype = block.values.shape[2], block.values.dtype
+        side = tile_side(dim, dtype)
+        per_split = rows_per_split(block.rows, dim, dtype)
+        splits, tiles = ceiling(block.rows, per_split), triangle(ceiling(dim, side))
+        # float16 unit rows are always scaled, its range is too short for x/‖x‖²; so are float32's, it costs nothing.
+        always = self.unit and dtype != torch.bfloat16
+        scales = Scales.of(norms, splits * per_split, unit=self.unit, always=always)
         pivot = None
         if self.pivoted:
             pivot = (self.pivot if self.unit else self.pivot / scales.factor.sqrt()).float()
+        partials = torch.empty(splits, tiles, side, side, dtype=torch.float32, device=norms.device)
+        # For bfloat16 the norms decide on the device which of two launches works; the other returns at once.
         variants = (False, True) if dtype == torch.bfloat16 else (always,)
         for scaled in variants:
+            tile = GramTile.of(dim, dtype, unit=self.unit, scaled=scaled, hip=torch.version.hip is not None)
             gram_kernel[(tiles, splits)](
                 block.values,
                 scales.scales,
@@ -191,13 +164,13 @@ class _Scatter:
                 rows_per_split=per_split,
                 **block.layout,
                 D=dim,
-                T=tile,
-                K=32 if self.pivoted else 64,
-                FLUSH_ROWS=min(FLUSH, per_split),
+                T=side,
+                K=tile.K,
+                FLUSH=min(tile.flush, per_split),
                 UNIT=self.unit,
                 SCALED=scaled,
-                STAGES=2 if self.pivoted else 3,
-                num_warps=8 if tile == 128 else 4,
+                STAGES=tile.stages,
+                num_warps=tile.warps,
             )
         add_tiles(partials, scales.factor, self.sum)
 
@@ -208,22 +181,6 @@ class _Scatter:
         return self.sum
 
 
-def tile_side(dim: int) -> int:
-    """Side of a tile: 128, or less where the whole matrix is smaller."""
-    return max(16, min(128, triton.next_power_of_2(dim)))
-
-
-def max_splits(dim: int) -> int:
-    """Splits of a launch, so that its partials take 64 MiB (or a quarter of the scatter, if that is more)."""
-    tile = tile_side(dim)
-    return max(1, MAX_PARTIALS // (triangle(triton.cdiv(dim, tile)) * tile * tile))
-
-
-def rows_per_split(rows: int, dim: int) -> int:
-    """Rows of a program: a power of two that depends on the shape alone."""
-    return min(MAX_SPLIT, max(256, triton.next_power_of_2(triton.cdiv(rows, max_splits(dim)))))
-
-
 def gram(
     hidden: Tensor, mask: Tensor | None, raw: bool, unit: bool, start: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -231,7 +188,7 @@ def gram(
     dim, device = hidden.shape[2], hidden.device
     state = Moments.empty(dim, device)
     scatters = [_Scatter(dim, hidden.dtype, device, unit=which) for which, ask in ((False, raw), (True, unit)) if ask]
-    limit = min(max_splits(dim) * MAX_SPLIT, programs_for(dim) * MAX_ROWS_PER_PROGRAM)
+    limit = min(max_splits(dim, hidden.dtype) * MAX_SPLIT, max_programs(dim) * MAX_ROWS_PER_PROGRAM)
     with on_device(hidden):
         for block in blocks(hidden, mask, limit):
             norms = torch.empty(block.rows, dtype=torch.float64, device=device)

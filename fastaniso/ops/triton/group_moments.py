@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fastaniso.ops.triton.norms import row_norms, usable
 from fastaniso.ops.triton.rows import Block, blocks, on_device, row_offsets
+from fastaniso.ops.triton.shapes import ceiling
 from fastaniso.state import NO_ROW
 
 MAX_ROWS = 2**20
@@ -46,6 +47,7 @@ def segments_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
+    """Σu of a column block over one segment: at most LENGTH rows of one group."""
     segment = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     group = tl.load(segment_group + segment)
@@ -88,6 +90,7 @@ def add_segments_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
+    """Add a group's segments, in order, to its sums."""
     group = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     inside = columns < D
@@ -155,7 +158,7 @@ def _add_block(
         return
     segment_group = torch.searchsorted(segment_starts[1:], torch.arange(segments, device=device), right=True)
 
-    column_blocks = triton.cdiv(dim, TILE_COLUMNS)
+    column_blocks = ceiling(dim, TILE_COLUMNS)
     dtype = torch.float64 if block.values.dtype == torch.float64 else torch.float32
     partials = torch.empty(segments, dim, dtype=dtype, device=device)
     partial_squares = torch.empty(segments, column_blocks, dtype=dtype, device=device)

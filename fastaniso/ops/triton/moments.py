@@ -3,17 +3,15 @@
 With u = x/‖x‖: Σx, Σx², Σu, Σu² for each dimension and Σ‖x‖, min, max, Σ‖u‖⁴; Σ‖x‖² and Σ‖u‖² are the sums of Σx² and
 Σu² over the dimensions, so that Σ‖u‖² is the one of the *rounded* unit rows that Σu adds up.
 
-A program sums a fixed range of rows, at most 2048, in float32; its partial sums are added in order in float64. One warp
-holds a row where it can, so that a norm costs five shuffles and no barrier. A program that meets a row outside float32's
-safe range (zero, non-finite, or a norm below 1e-12 or above 1e15) raises its flag, leaves zeros, and the float64 kernels
-sum its range again: nothing waits for the host to decide. Rows beyond 8192 numbers, and float64 rows, go there at once
-and are read twice.
+A program sums a fixed range of rows, at most 2048, in float32; its partial sums are added in order in float64. One
+warp holds a row where it can, so that a norm costs five shuffles and no barrier. A program that meets a row outside
+float32's safe range (zero, non-finite, or a norm below 1e-12 or above 1e15) raises its flag, leaves zeros, and the
+float64 kernels sum its range again: nothing waits for the host to decide. Rows beyond 8192 numbers, and float64 rows,
+go there at once and are read twice.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 import triton
@@ -23,10 +21,10 @@ from torch import Tensor
 from fastaniso.ops.triton.columns import column_sums
 from fastaniso.ops.triton.norms import row_norms
 from fastaniso.ops.triton.rows import Block, blocks, on_device, row_offsets, wanted_rows
+from fastaniso.ops.triton.shapes import MAX_ROWS_PER_PROGRAM, MomentsTile, ceiling, max_programs, rows_per_program
 from fastaniso.ops.triton.totals import add_partials, add_totals_kernel
 from fastaniso.state import NO_ROW, Moments
 
-MAX_ROWS_PER_PROGRAM = 2048
 MAX_FAST_DIM = 8192
 
 
@@ -82,6 +80,7 @@ def moments_kernel(
     STAGES: tl.constexpr,
     NONE: tl.constexpr,
 ):
+    """The four sums and the totals of one fixed range of rows."""
     program = tl.program_id(0)
     x0 = tl.zeros((K0, R, C), tl.float32)
     xx0 = tl.zeros((K0, R, C), tl.float32)
@@ -145,60 +144,23 @@ def moments_kernel(
     tl.store(counts + program * 5 + 4, tl.full((), NONE, tl.int64))
 
 
-@dataclass(frozen=True)
-class Tile:
-    """How a program's threads hold R rows of K0·C + K1·C numbers: at most 32 numbers a thread, so nothing spills."""
-
-    C: int
-    K0: int
-    K1: int
-    R: int
-    warps: int
-
-    @classmethod
-    def of(cls, dim: int, itemsize: int) -> Tile:
-        warps = 4 if dim <= 4096 else 8
-        vector = 16 // itemsize
-        warps_per_row = min(warps, triton.next_power_of_2(triton.cdiv(dim, 1024)))
-        lanes = min(32 * vector * warps_per_row, triton.next_power_of_2(dim))
-        pieces = triton.cdiv(dim, lanes)
-        first = 1 << (pieces.bit_length() - 1)
-        rest = triton.next_power_of_2(pieces - first) if pieces > first else 0
-        if rest == first:
-            first, rest = 2 * first, 0
-        return cls(lanes, first, rest, min(128, warps * 32 * vector // lanes), warps)
-
-
-def programs_for(dim: int) -> int:
-    """The most programs of a launch: partial sums of at most 64 MiB."""
-    return max(256, min(2048, 2**22 // triton.next_power_of_2(dim)))
-
-
-def rows_per_program(rows: int, dim: int, least: int) -> int:
-    """Rows of each program: a power of two that depends on the shape alone, never on the GPU."""
-    share = triton.cdiv(rows, programs_for(dim))
-    return min(MAX_ROWS_PER_PROGRAM, max(16, least, triton.next_power_of_2(share)))
-
-
 def moments(hidden: Tensor, mask: Tensor | None, start: int) -> tuple[Tensor, Tensor, Tensor]:
     """Counts (5,), totals (6,) and sums (4, d) of :class:`fastaniso.state.Moments`."""
     state = Moments.empty(hidden.shape[2], hidden.device)
     with on_device(hidden):
-        for block in blocks(hidden, mask, programs_for(hidden.shape[2]) * MAX_ROWS_PER_PROGRAM):
+        for block in blocks(hidden, mask, max_programs(hidden.shape[2]) * MAX_ROWS_PER_PROGRAM):
             add_block(block, start, None, state.counts, state.totals, state.sums)
         finish(state.totals, state.sums)
     return state.counts, state.totals, state.sums
 
 
-def add_block(
-    block: Block, start: int, norms: Tensor | None, counts: Tensor, totals: Tensor, sums: Tensor
-) -> None:
+def add_block(block: Block, start: int, norms: Tensor | None, counts: Tensor, totals: Tensor, sums: Tensor) -> None:
     """Add one block's rows to the three tensors; fill ``norms`` (rows,) if given, as norms.py describes them."""
     dim, device = sums.shape[1], sums.device
     fast = block.values.dtype != torch.float64 and dim <= MAX_FAST_DIM
-    tile = Tile.of(dim, block.values.element_size())
+    tile = MomentsTile.of(dim, block.values.element_size())
     per_program = rows_per_program(block.rows, dim, tile.R)
-    programs = triton.cdiv(block.rows, per_program)
+    programs = ceiling(block.rows, per_program)
     slices = min(programs, max(32, 2**18 // dim))
     first = programs if fast else 0
     partial_totals = torch.empty(first + slices, 4, dtype=torch.float64, device=device)
@@ -235,9 +197,7 @@ def add_block(
         block, norms, flags, careful, partial_totals[first:], partial_counts[first:], per_program, start + block.first
     )
     add_partials(partials, careful, sums)
-    add_totals_kernel[(1,)](
-        partial_totals, partial_counts, totals, counts, first + slices, PROGRAMS=256, NONE=NO_ROW
-    )
+    add_totals_kernel[(1,)](partial_totals, partial_counts, totals, counts, first + slices, PROGRAMS=256, NONE=NO_ROW)
 
 
 def finish(totals: Tensor, sums: Tensor) -> None:

@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fastaniso.ops.triton.rows import Block, row_offsets, wanted_rows
+from fastaniso.ops.triton.shapes import ceiling
 
 TILE_ROWS = 8
 TILE_COLUMNS = 128
@@ -42,6 +43,7 @@ def norms_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
+    """Norms of one range of rows."""
     start = tl.program_id(0) * rows_per_program
     stop = tl.minimum(start + rows_per_program, count)
     if flags is not None:
@@ -69,7 +71,7 @@ def norms_kernel(
 
 def row_norms(block: Block, norms: Tensor, rows_per_program: int, flags: Tensor | None = None) -> None:
     """Fill ``norms`` (rows,) for the rows of ``block``, or only for the programs that ``flags`` names."""
-    norms_kernel[(triton.cdiv(block.rows, rows_per_program),)](
+    norms_kernel[(ceiling(block.rows, rows_per_program),)](
         block.values,
         block.mask,
         flags,

@@ -23,6 +23,7 @@ class Block:
 
     @property
     def rows(self) -> int:
+        """Number of rows."""
         return self.values.shape[0] * self.values.shape[1]
 
     @property

@@ -16,6 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fastaniso.ops.triton.norms import usable
+from fastaniso.ops.triton.shapes import ceiling
 
 MODERATE = 50
 """Norms between 2^−50 and 2^50 leave float32 sums of products of bfloat16 rows, and 1/‖x‖², far from their ends."""
@@ -47,6 +48,7 @@ def scales_kernel(
     LIMIT: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
+    """Powers and weights of BLOCK rows."""
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     lowest = _exponent(tl.load(extremes))
     highest = _exponent(tl.load(extremes + 1))
@@ -94,7 +96,7 @@ class Scales:
             torch.empty(1, dtype=torch.int32, device=norms.device),
         )
         block = 1024
-        scales_kernel[(triton.cdiv(padded, block),)](
+        scales_kernel[(ceiling(padded, block),)](
             norms,
             extremes,
             made.scales,

@@ -7,12 +7,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fastaniso.ops.triton.shapes import ceiling, triangle
+
 CENTRE_TILE = 32
-
-
-def triangle(side: int) -> int:
-    """Number of tiles on and above the diagonal of ``side`` × ``side``."""
-    return side * (side + 1) // 2
 
 
 @triton.jit
@@ -35,6 +32,7 @@ def add_tiles_kernel(
     T: tl.constexpr,
     ROWS: tl.constexpr,
 ):
+    """Add ROWS rows of one tile over all splits."""
     tile_row, tile_column = tile_of(tl.program_id(0))
     within = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     across = tl.arange(0, T)
@@ -58,6 +56,7 @@ def centre_kernel(
     D: tl.constexpr,
     T: tl.constexpr,
 ):
+    """Subtract the mean's part from one upper tile and mirror it."""
     tile_row, tile_column = tile_of(tl.program_id(0))
     rows = tile_row * T + tl.arange(0, T)
     columns = tile_column * T + tl.arange(0, T)
@@ -75,7 +74,7 @@ def add_tiles(partials: Tensor, factor: Tensor, scatter: Tensor) -> None:
     """Upper tiles of ``scatter`` += factor · Σ over the splits of ``partials`` (splits, tiles, T, T), in order."""
     splits, tiles, tile, _ = partials.shape
     rows = max(1, 2048 // tile)
-    add_tiles_kernel[(tiles, triton.cdiv(tile, rows))](
+    add_tiles_kernel[(tiles, ceiling(tile, rows))](
         partials, factor, scatter, splits, D=scatter.shape[0], T=tile, ROWS=min(rows, tile)
     )
 
@@ -83,5 +82,5 @@ def add_tiles(partials: Tensor, factor: Tensor, scatter: Tensor) -> None:
 def centre(scatter: Tensor, shift: Tensor, kept: Tensor) -> None:
     """Make Σzzᵀ, held in the upper triangle, the full central scatter, given the mean ``shift`` of z."""
     dim = scatter.shape[0]
-    tiles = triangle(triton.cdiv(dim, CENTRE_TILE))
+    tiles = triangle(ceiling(dim, CENTRE_TILE))
     centre_kernel[(tiles,)](scatter, shift, kept, D=dim, T=CENTRE_TILE)

@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from fastaniso.ops.triton.shapes import ceiling
+
 
 @triton.jit
 def _column(partials, count, columns, width, ROWS: tl.constexpr):
@@ -31,6 +33,7 @@ def add_partials_kernel(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
+    """Add COLUMNS columns over all programs and slices."""
     columns = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
     inside = columns < width
     total = tl.load(sums + columns, mask=inside, other=0.0)
@@ -50,6 +53,7 @@ def add_totals_kernel(
     PROGRAMS: tl.constexpr,
     NONE: tl.constexpr,
 ):
+    """Add the totals and counts of all programs and slices: one program."""
     norm_sum = tl.zeros((PROGRAMS,), tl.float64)
     smallest = tl.full((PROGRAMS,), float("inf"), tl.float64)
     largest = tl.full((PROGRAMS,), -float("inf"), tl.float64)
@@ -88,7 +92,7 @@ def add_partials(fast: Tensor | None, careful: Tensor, sums: Tensor) -> None:
     """``sums`` += Σ over the first axis of ``fast`` (programs, …) and of ``careful`` (slices, …)."""
     width = sums.numel()
     columns = 64
-    add_partials_kernel[(triton.cdiv(width, columns),)](
+    add_partials_kernel[(ceiling(width, columns),)](
         fast,
         careful,
         sums,
