@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -117,8 +116,8 @@ def scan(
     with _reported(debug, "tokens", quiet) as report:
         from fastaniso.scanning import scan as run
 
-        if quiet:  # transformers and the hub show bars of their own while they load
-            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        if quiet:
+            _silence_transformers()
         _check_device(device)
         result = run(
             model,
@@ -210,7 +209,7 @@ def _reported(debug: bool, unit: str, quiet: bool) -> Iterator[Report | None]:
     except KeyboardInterrupt:
         done = f"after {last[0].rows:,} {unit}" if last else "before the first step"
         _end(f"interrupted {done}; nothing was written", INTERRUPTED)
-    except typer.Exit:
+    except (typer.Exit, typer.BadParameter):
         raise
     except Exception as error:
         if debug:
@@ -239,6 +238,15 @@ def _deliver(result: ScanResult | MeasureResult, out: Path | None, json: bool) -
         without = "" if pictures else "; no plots: matplotlib is not installed (pip install 'fastaniso[plot]')"
         print(f"wrote {len(written)} files under {out}{without}", file=sys.stderr)
     print(result.to_json(indent=2) if json else result)
+
+
+def _silence_transformers() -> None:
+    """transformers and the hub show bars of their own while they load."""
+    # Where it is not installed, loading the model says so in better words.
+    with suppress(ModuleNotFoundError):
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 class _DeviceMissingError(RuntimeError):

@@ -111,7 +111,11 @@ def _prove_cpu() -> Iterable[Check]:
         from fastaniso.ops import cpu
     except ImportError as error:
         return [Check("cpu", "cpu", "unavailable", None, f"the compiled kernels cannot be imported: {error}")]
-    return [_prove("cpu", torch.device("cpu"), f"{cpu.isa()} kernels")]
+    checks = []
+    for isa in cpu.available_isas():
+        with cpu.using_isa(isa):
+            checks.append(_prove("cpu", torch.device("cpu"), f"{isa} kernels"))
+    return checks
 
 
 def _prove_triton() -> Iterable[Check]:

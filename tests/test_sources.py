@@ -1,0 +1,255 @@
+"""Texts stream in order and whole, sequences are masked and padded as told, files of vectors run no code."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from safetensors.torch import save_file
+
+from fastaniso.sources import CorruptFileError, as_texts, batches, chunks, open_vectors
+from fastaniso.sources import texts as texts_module
+from fastaniso.sources.chunks import Chunk, limited
+
+
+def ids_of(sequences: list[Chunk]) -> list[int]:
+    return [token for chunk in sequences for token, keep in zip(chunk.ids, chunk.keep, strict=True) if keep]
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(texts_module, "PIECE", 50)
+
+
+@pytest.mark.usefixtures("small_pieces")
+@pytest.mark.parametrize("options", [{}, {"chunk_words": 7}], ids=["tokens", "words"])
+def test_a_text_file_streams_in_order_and_whole(tmp_path: Path, options: dict[str, int]) -> None:
+    path = tmp_path / "text.txt"
+    path.write_text(tiny.words(300).replace(" w5", "\nw5"))
+    tokenizer = tiny.tokenizer()
+    expected = tokenizer(path.read_text(), add_special_tokens=False)["input_ids"]
+    texts = as_texts(path)
+    found = list(chunks(texts, tokenizer, max_length=16, **options))
+    assert ids_of(found) == expected
+    assert all(len(chunk.ids) <= 16 for chunk in found)
+    assert sum(chunk.bytes for chunk in found) == pytest.approx(texts.size, abs=40)
+    assert list(texts) == list(texts), "a source of files can be read again"
+
+
+@pytest.mark.usefixtures("small_pieces")
+def test_words_are_counted_across_pieces_but_not_across_files(tmp_path: Path) -> None:
+    for name, count in (("a.txt", 25), ("b.txt", 13)):
+        (tmp_path / name).write_text(tiny.words(count))
+    found = chunks(as_texts([tmp_path / "a.txt", tmp_path / "b.txt"]), tiny.tokenizer(), max_length=64, chunk_words=10)
+    assert [chunk.kept for chunk in found] == [10, 10, 5, 10, 3]
+
+
+def test_a_word_longer_than_a_piece_is_cut(tmp_path: Path, small_pieces: None) -> None:
+    path = tmp_path / "long.txt"
+    path.write_text("x" * 175)
+    assert "".join(text.content for text in as_texts(path)) == "x" * 175
+
+
+def test_jsonl_by_field(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_text("\n".join(json.dumps({"body": tiny.words(n), "id": n}) for n in (4, 6)) + "\n\n")
+    found = list(chunks(as_texts(path, field="body"), tiny.tokenizer(), max_length=64))
+    assert [chunk.kept for chunk in found] == [4, 6]
+    with pytest.raises(
+        ValueError, match=r"records.jsonl, line 1: expected an object with a string 'text'; it has body"
+    ):
+        list(as_texts(path))
+    path.write_text('{"text": "w5"}\n{broken\n')
+    with pytest.raises(ValueError, match="line 2: not JSON"):
+        list(as_texts(path))
+
+
+def test_strings_are_texts_and_a_lone_string_is_refused() -> None:
+    assert [text.content for text in as_texts(["a b", "c"])] == ["a b", "c"]
+    assert [text.content for text in as_texts(iter(["a b"]))] == ["a b"]
+    with pytest.raises(TypeError, match=r"pass pathlib.Path\(...\) for a file"):
+        as_texts("text.txt")
+    with pytest.raises(TypeError, match=r"data\[1\]: expected a str, got int"):
+        list(as_texts(["a", 1]))
+    with pytest.raises(FileNotFoundError, match=r"no file 'nowhere\.txt'"):
+        as_texts(Path("nowhere.txt"))
+
+
+def test_bytes_that_are_no_utf8_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "latin.txt"
+    path.write_bytes(b"caf\xe9 au lait")
+    with pytest.raises(ValueError, match=r"latin.txt: expected UTF-8 text"):
+        list(as_texts(path))
+
+
+def test_special_tokens_are_dropped_and_counted() -> None:
+    (chunk,) = chunks(as_texts(["w5 w6 w7"]), tiny.tokenizer(), max_length=16)
+    assert chunk.ids == [1, 5, 6, 7, 2]
+    assert chunk.keep == [False, True, True, True, False]
+    assert chunk.special == 2
+
+
+def test_bos_is_dropped_wherever_the_tokenizer_puts_it() -> None:
+    tokenizer = tiny.tokenizer(special=False)
+    tokenizer.bos_token = "w9"
+    (chunk,) = chunks(as_texts(["w9 w6 w7"]), tokenizer, max_length=16)
+    assert chunk.keep == [False, True, True]
+
+
+def test_a_tokenizer_in_python() -> None:
+    """ByT5 has no Rust tokenizer: cut and marked here."""
+    from transformers import ByT5Tokenizer
+
+    tokenizer = ByT5Tokenizer()
+    text = "streaming bytes, one by one"
+    found = list(chunks(as_texts([text]), tokenizer, max_length=10))
+    assert tokenizer.decode(ids_of(found)) == text
+    assert all(chunk.ids[-1] == tokenizer.eos_token_id and chunk.special == 1 for chunk in found)
+    assert max(len(chunk.ids) for chunk in found) == 10
+
+
+def test_nothing_comes_of_texts_without_tokens() -> None:
+    assert list(chunks(as_texts(["", "  \n"]), tiny.tokenizer(), max_length=16)) == []
+
+
+@pytest.mark.parametrize("limit", [1, 7, 8, 20, 1000])
+def test_a_limit_is_met_exactly(limit: int) -> None:
+    sequences = list(chunks(as_texts([tiny.words(n) for n in (8, 3, 9)]), tiny.tokenizer(), max_length=16))
+    found = list(limited(sequences, limit))
+    assert ids_of(found) == ids_of(sequences)[:limit]
+    assert all(a.ids == b.ids for a, b in zip(found, sequences, strict=False)), "the last sequence is read whole"
+
+
+def test_batches_pad_on_the_right_and_count_what_is_dropped() -> None:
+    sequences = chunks(as_texts([tiny.words(n) for n in (3, 8, 5)]), tiny.tokenizer(), max_length=16)
+    first, second = batches(limited(sequences, 14), batch_size=2, pad_id=0)
+    assert first.ids.shape == (2, 10)
+    assert (first.kept, first.special, first.padding, first.over_limit) == (11, 4, 3, 2)
+    assert first.attention.sum() == 17
+    assert (first.attention.bool() | ~first.keep).all(), "what is kept is read"
+    assert int(first.keep.sum()) == first.kept
+    assert (second.kept, second.padding) == (3, 0)
+
+
+def test_without_padding_only_equal_lengths_share_a_batch() -> None:
+    sequences = chunks(as_texts([tiny.words(n) for n in (3, 8, 3, 3, 8)]), tiny.tokenizer(), max_length=16)
+    found = list(batches(sequences, batch_size=2, pad_id=None))
+    assert [tuple(batch.ids.shape) for batch in found] == [(2, 10), (2, 5), (1, 5)]
+    assert sum(batch.padding for batch in found) == 0
+
+
+ROWS = torch.randn(100, 16, generator=torch.Generator().manual_seed(0))
+
+
+class Evil:
+    """Writes a file when something unpickles it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[str, str]]:
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"),
+    [
+        (kind, dtype)
+        for kind in ("npy", "safetensors", "pt", "pt_dict")
+        for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+        if (kind, dtype) != ("npy", torch.bfloat16)  # NumPy has no bfloat16
+    ],
+)
+def test_stored_rows_are_mapped_as_they_are(tmp_path: Path, kind: str, dtype: torch.dtype) -> None:
+    rows = ROWS.to(dtype)
+    path = tmp_path / f"rows.{kind.removesuffix('_dict')}"
+    if kind == "npy":
+        np.save(path, rows.numpy())
+    elif kind == "safetensors":
+        save_file({"hidden": rows}, path)
+    else:
+        torch.save({"hidden": rows, "step": 3} if kind == "pt_dict" else rows, path)
+    vectors = open_vectors(path)
+    assert torch.equal(vectors.values, rows)
+    assert torch.equal(torch.cat([block for _, block in vectors.blocks(30)]), rows)
+    assert [start for start, _ in vectors.blocks(30)] == [0, 30, 60, 90]
+
+
+def test_columns_side_by_side_are_turned_block_by_block(tmp_path: Path) -> None:
+    np.save(tmp_path / "f.npy", np.asfortranarray(ROWS.numpy()))
+    vectors = open_vectors(tmp_path / "f.npy")
+    assert vectors.values.stride() == (1, 100)
+    assert all(block.stride(1) == 1 for _, block in vectors.blocks(30))
+    assert torch.equal(torch.cat([block for _, block in vectors.blocks(30)]), ROWS)
+
+
+def test_leading_axes_are_rows(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", ROWS.view(5, 20, 16).numpy())
+    assert torch.equal(open_vectors(tmp_path / "x.npy").values, ROWS)
+
+
+@pytest.mark.parametrize("suffix", ["npy", "pt", "safetensors"])
+@pytest.mark.parametrize("maker", ["its_own_format", "plain_pickle"])
+def test_no_code_runs_from_a_file(tmp_path: Path, suffix: str, maker: str) -> None:
+    path, proof = tmp_path / f"evil.{suffix}", tmp_path / "ran"
+    evil = Evil(proof)
+    if maker == "its_own_format" and suffix == "npy":
+        np.save(path, np.array([evil], dtype=object), allow_pickle=True)
+    elif maker == "its_own_format" and suffix == "pt":
+        torch.save({"hidden": ROWS, "evil": evil}, path)
+    else:
+        path.write_bytes(pickle.dumps(evil))
+    with pytest.raises(CorruptFileError, match=f"evil.{suffix}"):
+        open_vectors(path)
+    assert not proof.exists()
+
+
+@pytest.mark.parametrize("suffix", ["npy", "pt", "safetensors"])
+@pytest.mark.parametrize("kept", [0, 10, 300])
+def test_files_cut_short_are_refused(tmp_path: Path, suffix: str, kept: int) -> None:
+    path = tmp_path / f"cut.{suffix}"
+    if suffix == "npy":
+        np.save(path, ROWS.numpy())
+    elif suffix == "pt":
+        torch.save(ROWS, path)
+    else:
+        save_file({"hidden": ROWS}, path)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(CorruptFileError, match=f"cut.{suffix}"):
+        open_vectors(path)
+
+
+def test_names_shapes_and_dtypes_are_checked(tmp_path: Path) -> None:
+    save_file({"a": ROWS, "b": ROWS[:2].clone()}, tmp_path / "two.safetensors")
+    with pytest.raises(ValueError, match=r"tensor: .* holds 2 tensors; name one of a, b"):
+        open_vectors(tmp_path / "two.safetensors")
+    with pytest.raises(ValueError, match="holds no 'c'; it has a, b"):
+        open_vectors(tmp_path / "two.safetensors", tensor="c")
+    assert len(open_vectors(tmp_path / "two.safetensors", tensor="b").values) == 2
+    np.save(tmp_path / "flat.npy", ROWS[0].numpy())
+    with pytest.raises(ValueError, match=r"at least two axes, got shape \(16,\)"):
+        open_vectors(tmp_path / "flat.npy")
+    np.save(tmp_path / "ints.npy", np.ones((3, 4), dtype=np.int64))
+    with pytest.raises(ValueError, match=r"ints.npy: expected float32, .* got int64"):
+        open_vectors(tmp_path / "ints.npy")
+    np.save(tmp_path / "big.npy", ROWS.numpy().astype(">f4"))
+    with pytest.raises(ValueError, match="other byte order"):
+        open_vectors(tmp_path / "big.npy")
+    with pytest.raises(ValueError, match=r"expected .npy, .safetensors or .pt, got 'rows.csv'"):
+        open_vectors(_touched(tmp_path / "rows.csv"))
+    with pytest.raises(ValueError, match="holds one array without a name"):
+        open_vectors(tmp_path / "flat.npy", tensor="a")
+    torch.save([ROWS], tmp_path / "list.pt")
+    with pytest.raises(ValueError, match="expected a tensor or a dict of tensors, got list"):
+        open_vectors(tmp_path / "list.pt")
+
+
+def _touched(path: Path) -> Path:
+    path.touch()
+    return path
