@@ -204,18 +204,12 @@ def describe(
     only the scores, False neither, in one O(n d) pass. ``groups`` are integer labels ``[...]`` and give the mean
     cosine within and between them. Other arguments as for ``cosine_std``.
     """
-    if groups is None:
-        return (
-            Accumulator(gram=gram, backend=backend, invalid=invalid, memory_limit=memory_limit)
-            .update(hidden, mask)
-            .result()
-        )
-    labels, ids = _numbered(as_rows(hidden, mask), hidden, groups)
-    return (
-        Accumulator(gram=gram, groups=len(labels), backend=backend, invalid=invalid, memory_limit=memory_limit)
-        .update(hidden, mask, ids)
-        .result()
-    )
+    rows = as_rows(hidden, mask)
+    labels, ids = (None, None) if groups is None else _numbered(rows, hidden, groups)
+    count = None if labels is None else len(labels)
+    check_memory(rows, memory_limit, gram=gram, groups=count, backend=backend)
+    accumulator = Accumulator(gram=gram, groups=count, backend=backend, invalid=invalid)
+    return accumulator.update(hidden, mask, ids).result()
 
 
 def backend_for(hidden: Any, backend: str = "auto") -> str:
@@ -240,7 +234,8 @@ def _gram(
 ) -> Gram:
     check_invalid_option(invalid)
     rows = as_rows(hidden, mask, name=name)
-    check_memory(rows, memory_limit, gram=scatter, backend=backend)
+    # The state of hidden is held beside that of other.
+    check_memory(rows, memory_limit, gram=scatter, backend=backend, accumulate=name == "other")
     return ops.gram(rows, raw=scatter == "raw", unit=scatter == "unit", backend=backend)
 
 

@@ -12,6 +12,10 @@ from fastaniso.ops.dispatch import resolve
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 
+_GRAM_ROWS = 1024
+"""Rows that the CPU's Gram packs at a time, as in csrc/gram.h."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """Bytes and operations of one call; ``peak_bytes`` is what it takes beside the input."""
@@ -58,15 +62,18 @@ def plan(
     ``accumulate=True`` counts what merging into an earlier state takes. Operations are multiplications and additions.
     """
     name = resolve(backend, torch.device(device))
-    scatters = len(scatters_of(gram))
+    asked = scatters_of(gram)
+    scatters = len(asked)
     linear = 8 * (11 + 4 * dim)
     square = 8 * dim * dim
     by_group = 8 * (5 + groups * (dim + 2)) if groups is not None else 0
     state = linear + scatters * square + by_group
     # Eigenvalues: the uncentred scatter and two of its size for the solver.
-    statistics = 3 * square if scatters else 0
+    statistics = 3 * square if "raw" in asked else 0
     kernel = _kernel_bytes(name, n, dim, scatters, dtype, groups)
-    working = max(state + kernel, 2 * state, statistics) if accumulate else max(kernel, statistics)
+    # A batch's own state, and while merging it two more of one scatter and one of each finished before.
+    merging = state + by_group + 2 * linear + (scatters + 1) * square * bool(scatters)
+    working = max(state + kernel, merging, statistics) if accumulate else max(kernel, statistics)
     reads = 1 + (groups is not None)
     return Plan(
         backend=name,
@@ -103,7 +110,10 @@ def _kernel_bytes(backend: str, n: int, dim: int, scatters: int, dtype: torch.dt
     if backend == "triton":
         # Float32 partials: about 1024 programs of the linear kernel, 16 splits of a triangle of tiles.
         return 1024 * 4 * 4 * dim + scatters * 16 * 4 * dim * dim
-    return 10**6 + scatters * (8 * dim * dim + 4 * 1024 * dim)
+    # Partial sums of each thread; for a Gram one block of packed rows, which raw and unit rows use in turn.
+    sums = 2**18 + torch.get_num_threads() * 96 * dim
+    packed = min(n, _GRAM_ROWS) * (dim + 64) * (8 if dtype == torch.float64 else 4) + 2 * 2**20
+    return sums + (packed if scatters else 0) + (n if groups is not None else 0)
 
 
 def _readable(count: int) -> str:

@@ -181,6 +181,7 @@ class Description:
 
 
 def json_ready(value: Any) -> Any:
+    """``value`` with None for nan and ±inf, and lists for tuples."""
     if isinstance(value, dict):
         return {key: json_ready(item) for key, item in value.items()}
     if isinstance(value, tuple | list):

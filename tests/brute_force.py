@@ -56,7 +56,7 @@ def participation_ratio(x: Tensor) -> float:
 
 
 def isoscore(x: Tensor) -> float:
-    """Rudman et al. (2022), step by step: normalised variances, isotropy defect, fraction of dimensions used, rescaled."""
+    """Rudman et al. (2022) step by step: variances normalised, isotropy defect, dimensions used, rescaled."""
     d = x.shape[1]
     variances = torch.linalg.eigvalsh(covariance(x))
     normalised = variances * d**0.5 / torch.linalg.vector_norm(variances)

@@ -116,7 +116,7 @@ def test_rows_of_a_source_count_once(options: dict[str, Any]) -> None:
     assert _numbers(accumulator) == before
     accumulator.update(X[25:35], groups=_ids(options, slice(25, 35)), source="b.npy", start=25)
     assert accumulator.state.coverage.ranges == {"a.npy": ((0, 30),), "b.npy": ((25, 35),)}
-    with pytest.raises(StateMismatchError, match="rows 0 to 30 of 'a.npy'"):
+    with pytest.raises(StateMismatchError, match=r"rows 0 to 30 of 'a\.npy'"):
         accumulator.merge(accumulator)
     accumulator.update(X[:20], groups=_ids(options, slice(0, 20)))
     assert accumulator.result().n == 60
@@ -170,7 +170,7 @@ def test_mismatched_updates_say_what_was_expected() -> None:
         accumulator.update(X, groups=IDS)
     with pytest.raises(ValueError, match="groups: the accumulator has groups=3, so every update needs"):
         Accumulator(groups=3).update(X)
-    with pytest.raises(ValueError, match="nothing accumulated yet: .* call update"):
+    with pytest.raises(ValueError, match=r"nothing accumulated yet: .* call update"):
         Accumulator().result()
     assert accumulator.result().n == 60
 

@@ -128,7 +128,7 @@ ERRORS: dict[str, tuple[Any, type[Exception], str]] = {
 
 
 @pytest.mark.parametrize("case", ERRORS)
-@pytest.mark.parametrize("name", ("mean_cosine", "describe", "norms"))
+@pytest.mark.parametrize("name", ["mean_cosine", "describe", "norms"])
 def test_unusable_inputs_say_why(name: str, case: str) -> None:
     hidden, error, message = ERRORS[case]
     with pytest.raises(error, match=message):
@@ -170,7 +170,7 @@ def test_groups_say_what_is_wrong() -> None:
         fastaniso.describe(X, groups=torch.ones(39, dtype=torch.int64))
 
 
-@pytest.mark.parametrize("name", ("cosine_std", "participation_ratio", "isoscore", "effective_rank", "describe"))
+@pytest.mark.parametrize("name", ["cosine_std", "participation_ratio", "isoscore", "effective_rank", "describe"])
 def test_memory_limit(name: str) -> None:
     function = getattr(fastaniso, name)
     with pytest.raises(MemoryError, match=r"memory_limit: 1 kB given, and the cpu kernel needs .*gram=False"):
@@ -213,37 +213,3 @@ def test_describe_agrees_with_each_function(backend: str) -> None:
     assert (description.within_groups, description.between_groups) == (groups.pooled_within, groups.pooled_between)
     assert description.groups == 4
     assert description.provenance == (f"float32 rows, {backend} kernel",)
-
-
-def test_plan() -> None:
-    linear = fastaniso.plan(10**6, 768)
-    assert linear.backend == "cpu"
-    assert linear.bytes_read == 10**6 * 768 * 4
-    assert linear.peak_bytes < 2 * 2**20
-    gram = fastaniso.plan(10**6, 768, gram=True, dtype=torch.bfloat16)
-    assert gram.bytes_read == 10**6 * 768 * 2
-    assert 2 * 8 * 768**2 <= gram.state_bytes < 2 * 8 * 768**2 + 10**5
-    assert gram.operations > 10**6 * 768**2 * 2
-    assert fastaniso.plan(10, 768, gram="unit").state_bytes < gram.state_bytes
-    assert fastaniso.plan(10, 4, groups=100).state_bytes > fastaniso.plan(10, 4).state_bytes
-    # What runs does not grow with n: only the reference materialises.
-    assert fastaniso.plan(10, 768, gram=True).peak_bytes == gram.peak_bytes
-    assert fastaniso.plan(10**6, 768, backend="reference").peak_bytes > 10**6 * 768 * 8
-
-
-@pytest.mark.parametrize(
-    ("text", "count"),
-    [("2 GB", 2 * 10**9), ("1.5kB", 1500), ("3MiB", 3 * 2**20), ("7", 7), (12, 12), ("0.5 g", 5 * 10**8)],
-)
-def test_memory_limits_are_read(text: int | str, count: int) -> None:
-    from fastaniso.plan import parse_bytes
-
-    assert parse_bytes(text) == count
-
-
-@pytest.mark.parametrize("text", ["", "GB", "-1", "2 XB", -1, 1.5, True, "i"])
-def test_memory_limits_that_are_none(text: Any) -> None:
-    from fastaniso.plan import parse_bytes
-
-    with pytest.raises(ValueError, match="memory_limit: expected bytes or a string"):
-        parse_bytes(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 
 import pytest
@@ -89,7 +90,7 @@ def test_split_is_whole(x: Tensor, cuts: list[int], groups: int) -> None:
     whole = Accumulator(gram=True, groups=groups, backend=BACKEND).update(x, groups=ids).result()
     split = Accumulator(gram=True, groups=groups, backend=BACKEND)
     edges = [0, *sorted(min(cut, len(x)) for cut in cuts), len(x)]
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in itertools.pairwise(edges):
         split.update(x[start:stop], groups=ids[start:stop])
     result = split.result()
     _agree(whole, result, (*COSINES, *SPECTRA))

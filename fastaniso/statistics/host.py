@@ -25,7 +25,7 @@ def to_host(*tensors: Tensor) -> list[NDArray[Any]]:
     if tensors[0].device.type == "cpu":
         return [tensor.numpy().reshape(-1) for tensor in tensors]
     flat = torch.cat([tensor.reshape(-1).double() for tensor in tensors]).cpu()
-    return [part.numpy() for part in flat.split([tensor.numel() for tensor in tensors])]
+    return [part.numpy() for part in torch.split(flat, [tensor.numel() for tensor in tensors])]
 
 
 def check_invalid_option(invalid: str) -> None:
