@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 import fastaniso
 from fastaniso import Accumulator, CorruptStateError, Gram, InvalidRowsError, Moments, StateMismatchError
@@ -276,3 +277,39 @@ def test_gradients_do_not_flow_into_the_state() -> None:
     hidden = X.clone().requires_grad_()
     accumulator = Accumulator(gram=True).update(hidden * 2)
     assert not accumulator.state.sums.requires_grad
+
+
+def test_an_update_never_asks_for_a_value(options: dict[str, Any]) -> None:
+    """Fake tensors have none: whatever would wait for a device raises here."""
+    accumulator = Accumulator(**options)
+    with FakeTensorMode():
+        hidden, mask = torch.empty(2, 3, 5), torch.empty(2, 3, dtype=torch.bool)
+        ids = None if "groups" not in options else torch.empty(2, 3, dtype=torch.int32)
+        for _ in range(2):
+            accumulator.update(hidden, mask, ids)
+        accumulator.update(hidden, mask, ids, source="a", start=0)
+        accumulator.merge(Accumulator(**options).update(hidden, mask, ids))
+        with pytest.raises(RuntimeError):
+            accumulator.result()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_updates_do_not_wait_and_results_agree(options: dict[str, Any]) -> None:
+    x, ids = X.cuda(), _ids(options)
+    ids = None if ids is None else ids.cuda()
+    accumulator = Accumulator(**options).update(x, groups=ids)  # compiles its kernels
+    accumulator.reset()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for part in range(0, 60, 20):
+            rows = slice(part, part + 20)
+            accumulator.update(x[rows], groups=None if ids is None else ids[rows])
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    expected = Accumulator(**options, backend="reference").update(X, groups=_ids(options)).result()
+    result = accumulator.result()
+    assert result.mean_cosine == pytest.approx(expected.mean_cosine, abs=1e-6)
+    for name in ("cosine_std", "isoscore", "effective_rank", "within_groups", "between_groups"):
+        value = getattr(expected, name)
+        assert getattr(result, name) == (None if value is None else pytest.approx(value, rel=1e-5, abs=1e-6)), name
