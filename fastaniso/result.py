@@ -150,6 +150,11 @@ class Description:
     contributions: DimensionContributions = field(repr=False)
     eigenvalues: NDArray[np.float64] | None = field(repr=False)
 
+    def __post_init__(self) -> None:
+        """A frozen result's arrays are read-only too."""
+        if self.eigenvalues is not None:
+            self.eigenvalues.setflags(write=False)
+
     @property
     def conventions(self) -> dict[str, str]:
         """How each value is defined."""

@@ -60,7 +60,13 @@ def test_results_are_frozen(description: Description) -> None:
         name = dataclasses.fields(result)[0].name
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(result, name, 0)
-    for array in (description.contributions.values, groups.labels, groups.counts, groups.within):
+    for array in (
+        description.eigenvalues,
+        description.contributions.values,
+        groups.labels,
+        groups.counts,
+        groups.within,
+    ):
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
 
