@@ -60,6 +60,12 @@ double number_at(const char* row, DType dtype, int64_t k) {
   }
 }
 
+double round_to_bits(double x, int bits) {
+  int exponent;
+  const double fraction = std::frexp(x, &exponent);
+  return std::ldexp(std::nearbyint(std::ldexp(fraction, bits)), exponent - bits);
+}
+
 // One scatter under construction. Products are of rows minus a pivot close to their mean, so that a mean far from zero
 // does not drown what is summed; `finish` moves the scatter from the pivot to the mean.
 class Scatter {
@@ -69,17 +75,21 @@ class Scatter {
     width_ = kernels().panel_width[wide];
     panels_ = (rows.dim + width_ - 1) / width_;
     pivot_.assign(panels_ * width_, 0.0);
+    sum_.assign(panels_ * width_, 0.0);
     shift_.assign(panels_ * width_ * (wide ? 8 : 4), 0);
     std::fill_n(out_, rows.dim * rows.dim, 0.0);
   }
 
-  // The pivot: the mean of the first rows, rounded to what the product computes in.
+  // The pivot: the mean of the first rows, rounded to what the product computes in. That of 16-bit rows is rounded to
+  // their own grid: differences then have few digits, and their products add up without rounding for long.
   void set_pivot(const std::vector<const char*>& rows, const std::vector<double>& norms) {
     const int64_t count = std::min<int64_t>(rows.size(), kPivotRows);
     for (int64_t k = 0; k < rows_.dim; ++k) {
       double mean = 0;
       for (int64_t r = 0; r < count; ++r) mean += number_at(rows[r], rows_.dtype, k) / (unit_ ? norms[r] : 1.0) / count;
       pivot_[k] = computes_in_double(rows_.dtype) ? mean : float(mean);
+      if (!unit_ && rows_.dtype == kFloat16) pivot_[k] = round_to_bits(mean, 11);
+      if (!unit_ && rows_.dtype == kBFloat16) pivot_[k] = round_to_bits(mean, 8);
       largest_pivot_ = std::max(largest_pivot_, std::fabs(pivot_[k]));
     }
   }
@@ -91,18 +101,10 @@ class Scatter {
     const double scale = unit_ ? 1.0 : std::ldexp(1.0, std::clamp(-std::ilogb(std::max(largest_norm, largest_pivot_)),
                                                                  wide ? -1000 : -126, wide ? 1000 : 126));
     set_shift(scale);
-    std::vector<double> multipliers(rows.size(), scale);
-    if (unit_) {
-      const double limit = wide ? 1e300 : 1e30;
-      for (size_t r = 0; r < rows.size(); ++r) {
-        const double inverse = 1 / norms[r];
-        multipliers[r] = inverse < limit && inverse > 1 / limit ? inverse : 0;  // 0: divide instead
-      }
-    }
     const int64_t count = rows.size();
     for_each_piece((count + kPieceRows - 1) / kPieceRows, threads, interrupt, [&](int64_t piece, int) {
-      kernels().pack[rows_.dtype](rows.data(), norms.data(), multipliers.data(), shift_.data(), piece * kPieceRows,
-                                  std::min((piece + 1) * kPieceRows, count), rows_.dim, panels);
+      kernels().pack[rows_.dtype](rows.data(), unit_ ? norms.data() : nullptr, scale, shift_.data(),
+                                  piece * kPieceRows, std::min((piece + 1) * kPieceRows, count), rows_.dim, panels);
     });
     const double factor = 1 / scale / scale;
     for_each_piece(panels_ * (panels_ + 1) / 2, threads, interrupt, [&](int64_t piece, int) {
@@ -111,17 +113,19 @@ class Scatter {
       int64_t j = int64_t((std::sqrt(8.0 * t + 1) - 1) / 2);
       while (j * (j + 1) / 2 > t) --j;
       while ((j + 1) * (j + 2) / 2 <= t) ++j;
-      kernels().multiply[wide](panels, t - j * (j + 1) / 2, j, rows_.dim, factor, out_);
+      const int64_t i = t - j * (j + 1) / 2;
+      kernels().multiply[wide](panels, i, j, rows_.dim, factor, out_);
+      if (i == j) kernels().add_columns[wide](panels, j, 1 / scale, sum_.data());
     });
   }
 
-  // Σ(x − m)(x − m)ᵀ = Σ(x − a)(x − a)ᵀ − n(m − a)(m − a)ᵀ, then the lower triangle.
-  void finish(int64_t count, const double* sum, int threads, Interrupt& interrupt) {
+  // With v = x − pivot: Σ(x − x̄)(x − x̄)ᵀ = Σvvᵀ − (Σv)(Σv)ᵀ/n, then the lower triangle.
+  void finish(int64_t count, int threads, Interrupt& interrupt) {
     const int64_t dim = rows_.dim;
-    std::vector<double> delta(dim);
-    for (int64_t k = 0; k < dim; ++k) delta[k] = count ? sum[k] / count - pivot_[k] : 0.0;
+    if (count == 0) return;
     for_each_piece(dim, threads, interrupt, [&](int64_t i, int) {
-      for (int64_t j = i; j < dim; ++j) out_[i * dim + j] -= count * delta[i] * delta[j];
+      const double mean = sum_[i] / count;
+      for (int64_t j = i; j < dim; ++j) out_[i * dim + j] -= mean * sum_[j];
     });
     constexpr int64_t tile = 32;  // a square at a time, so that the transposed writes stay in cache
     const int64_t tiles = (dim + tile - 1) / tile;
@@ -147,7 +151,7 @@ class Scatter {
   bool unit_;
   int64_t width_, panels_;
   double largest_pivot_ = 0;
-  std::vector<double> pivot_;
+  std::vector<double> pivot_, sum_;  // sum_: Σ(x − pivot)
   std::vector<char> shift_;
 };
 
@@ -190,8 +194,7 @@ RowTotals gram(const Rows& rows, double* sums, double* scatter, double* unit_sca
     }
     add(totals, here);
   }
-  for (size_t s = 0; s < scatters.size(); ++s)
-    scatters[s].finish(totals.kept, sums + (scatter && s == 0 ? 0 : 2) * rows.dim, threads, interrupt);
+  for (Scatter& s : scatters) s.finish(totals.kept, threads, interrupt);
   return totals;
 }
 

@@ -26,9 +26,9 @@ struct RowTotals {
 
 // The four sums over rows, in the order of the state: Σx, Σx², Σu, Σu².
 constexpr int kSums = 4;
-constexpr int64_t kPadding = 16;      // the widest vector, in floats
-constexpr int kTileRows = 128;        // at most this many rows are summed in float32 before they go to float64
-constexpr int kLeastTileRows = 16;
+constexpr int64_t kPadding = 16;     // the widest vector, in floats
+constexpr int kTileRows = 128;       // rows that moments takes at a time: at most,
+constexpr int kLeastTileRows = 16;   // and at least, however wide
 
 // One thread's share of a moments pass.
 struct MomentsPartial {
@@ -56,12 +56,14 @@ struct Kernels {
   // unit_sum[group] += x/‖x‖ over columns column_begin..column_end of the rows whose norm is not 0.
   void (*add_units[kDTypes])(const Rows&, int64_t begin, int64_t end, const double* norms, const int64_t* groups,
                              int64_t column_begin, int64_t column_end, double* unit_sum);
-  // Packs rows[k]·multipliers[k] − shift into panels, k = begin..end; a multiplier of 0 asks for x/norms[k] − shift.
-  // `shift` is float or double like the panels, zero from dim to the end of the last panel.
-  void (*pack[kDTypes])(const char* const* rows, const double* norms, const double* multipliers, const void* shift,
-                        int64_t begin, int64_t end, int64_t dim, const Panels&);
+  // Packs rows begin..end into panels: x·scale − shift, or, with norms, x/‖x‖ − shift. `shift` is float or double like
+  // the panels, zero from dim to the end of the last panel.
+  void (*pack[kDTypes])(const char* const* rows, const double* norms, double scale, const void* shift, int64_t begin,
+                        int64_t end, int64_t dim, const Panels&);
   // out[i, j] += factor·Σ_k panel_i[k]·panel_j[k] over the block of panel i and panel j (i ≤ j).
   void (*multiply[2])(const Panels&, int64_t panel_i, int64_t panel_j, int64_t dim, double factor, double* out);
+  // sums[j] += factor·Σ_k panel[k] over the columns of a panel; `sums` reaches to the end of the last panel.
+  void (*add_columns[2])(const Panels&, int64_t panel, double factor, double* sums);
 };
 
 }  // namespace fastaniso

@@ -1,5 +1,5 @@
-// Pack rows into panels as they are normalised and converted, then multiply panel by panel with the whole block of rows
-// summed in registers and added to the float64 result.
+// Pack rows into panels as they are normalised and converted, then multiply panel by panel with hundreds of rows
+// summed in registers before they are added to the float64 result.
 #pragma once
 
 #include "vec.h"
@@ -8,6 +8,7 @@ namespace fastaniso {
 namespace {
 
 constexpr int kPanelVectors = 3;
+constexpr int64_t kRowsInFloat = 256;  // products summed in float32 before they go to float64
 
 // Rows of accumulators: with kPanelVectors each they leave registers for one row of B and a broadcast, and they divide
 // the panel's width.
@@ -29,31 +30,49 @@ constexpr int panel_width() {
   return kPanelVectors * kBytes / int(sizeof(T));
 }
 
+// 1/‖x‖ with the squares summed in float64: in float32 each row's error would be its own, and rows that differ by less
+// than that from each other would seem to differ by it. 0 where the squares might leave the range.
 template <class S>
-void pack(const char* const* rows, const double* norms, const double* multipliers, const void* shift_data, int64_t begin,
+FASTANISO_INLINE double exact_inverse_norm(const S* row, int64_t dim, double norm) {
+  if (!(norm > 1e-30 && norm < 1e30)) return 0;
+  constexpr int width = kBytes / sizeof(typename Compute<S>::T), lanes = kBytes / 8;
+  VecD sum = {};
+  for (int64_t k = 0; k < dim; k += width) {
+    const auto x = dim - k < width ? load_first(row + k, dim - k) : load(row + k);
+    for (int part = 0; part < width / lanes; ++part) {
+      const VecD wide = part_as_double(x, part);
+      sum += wide * wide;
+    }
+  }
+  return 1 / std::sqrt(lane_sum(sum));
+}
+
+template <class S>
+void pack(const char* const* rows, const double* norms, double scale, const void* shift_data, int64_t begin,
           int64_t end, int64_t dim, const Panels& panels) {
   typedef typename Compute<S>::T T;
   typedef typename Compute<S>::V V;
   const T* shift = static_cast<const T*>(shift_data);
   constexpr int width = sizeof(V) / sizeof(T), panel = panel_width<T>();
+  const int64_t panel_stride = panels.stride * panel;
   for (int64_t r = begin; r < end; ++r) {
     const S* row = reinterpret_cast<const S*>(rows[r]);
     T* to = static_cast<T*>(panels.data) + r * panel;
-    const int64_t panel_stride = panels.stride * panel;
+    const double factor = norms ? exact_inverse_norm(row, dim, norms[r]) : scale;
+    // In two parts: with a rounded factor, rows close to the pivot would differ from it by rounding alone.
+    const T rounded = T(factor), rest = T(factor - rounded);
     for (int64_t first = 0; first < dim; first += panel, to += panel_stride) {
-      if (multipliers[r] == 0) {
+      if (factor == 0) {
         for (int64_t k = 0; k < panel; ++k)
           to[k] = first + k < dim ? T(to_double(row[first + k]) / norms[r] - shift[first + k]) : T(0);
         continue;
       }
-      // In two parts: with a rounded multiplier, rows close to the pivot would differ from it by rounding alone.
-      const T multiplier = T(multipliers[r]), rest = T(multipliers[r] - multiplier);
       for (int v = 0; v < kPanelVectors; ++v) {
         const int64_t k = first + v * width, left = dim - k;
         V x = {};
         if (left > 0) x = left >= width ? load(row + k) : load_first(row + k, left);
-        const V rounded = x * multiplier - load(shift + k);
-        store(to + v * width, x * rest + rounded);
+        const V difference = x * rounded - load(shift + k);
+        store(to + v * width, x * rest + difference);
       }
     }
   }
@@ -91,14 +110,31 @@ void multiply(const Panels& panels, int64_t panel_i, int64_t panel_j, int64_t di
   constexpr int panel = panel_width<T>(), height = tile_rows<T>();
   static_assert(panel % height == 0);
   const T* data = static_cast<const T*>(panels.data);
-  const T* a = data + panel_i * panels.stride * panel;
-  const T* b = data + panel_j * panels.stride * panel;
   const int64_t column = panel_j * panel;
-  for (int i = 0; i < panel; i += height) {
-    const int64_t row = panel_i * panel + i;
-    if (row >= dim) return;
-    multiply_tile(a + i, b, panels.rows, factor, out + row * dim + column, dim, dim - row, dim - column);
+  for (int64_t k = 0; k < panels.rows; k += kRowsInFloat) {
+    const int64_t rows = panels.rows - k < kRowsInFloat ? panels.rows - k : kRowsInFloat;
+    const T* a = data + (panel_i * panels.stride + k) * panel;
+    const T* b = data + (panel_j * panels.stride + k) * panel;
+    for (int i = 0; i < panel && panel_i * panel + i < dim; i += height) {
+      const int64_t row = panel_i * panel + i;
+      multiply_tile(a + i, b, rows, factor, out + row * dim + column, dim, dim - row, dim - column);
+    }
   }
+}
+
+template <class T>
+void add_panel_columns(const Panels& panels, int64_t panel_index, double factor, double* sums) {
+  typedef typename Compute<T>::V V;
+  constexpr int width = sizeof(V) / sizeof(T), panel = panel_width<T>(), run = 32;
+  const T* row = static_cast<const T*>(panels.data) + panel_index * panels.stride * panel;
+  double total[panel] = {};
+  for (int64_t k = 0; k < panels.rows;) {
+    V sum[kPanelVectors] = {};
+    for (const int64_t stop = k + run < panels.rows ? k + run : panels.rows; k < stop; ++k, row += panel)
+      for (int v = 0; v < kPanelVectors; ++v) sum[v] += load(row + v * width);
+    for (int v = 0; v < kPanelVectors; ++v) add_to(total + v * width, sum[v]);
+  }
+  for (int j = 0; j < panel; ++j) sums[panel_index * panel + j] += factor * total[j];
 }
 
 }  // namespace

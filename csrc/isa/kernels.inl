@@ -16,6 +16,7 @@ const Kernels FASTANISO_KERNELS = {
     {add_units<float>, add_units<double>, add_units<Half>, add_units<BFloat>},
     {pack<float>, pack<double>, pack<Half>, pack<BFloat>},
     {multiply<float>, multiply<double>},
+    {add_panel_columns<float>, add_panel_columns<double>},
 };
 
 }  // namespace fastaniso

@@ -101,15 +101,21 @@ FASTANISO_INLINE typename Compute<S>::V load_first(const S* p, int64_t count) {
   return load(padded);
 }
 
-// to[i] += v[i] in float64.
-FASTANISO_INLINE void add_to(double* to, VecD v) { store(to, load(to) + v); }
-FASTANISO_INLINE void add_to(double* to, VecF v) {
+// A vector of float as two of double; one of double is a single part.
+FASTANISO_INLINE VecD part_as_double(VecD v, int) { return v; }
+FASTANISO_INLINE VecD part_as_double(VecF v, int part) {
   typedef float HalfVecF __attribute__((vector_size(kBytes / 2)));
-  constexpr int half = kBytes / 8;
-  HalfVecF part[2];
-  std::memcpy(part, &v, sizeof v);
-  add_to(to, __builtin_convertvector(part[0], VecD));
-  add_to(to + half, __builtin_convertvector(part[1], VecD));
+  HalfVecF parts[2];
+  std::memcpy(parts, &v, sizeof v);
+  return __builtin_convertvector(parts[part], VecD);
+}
+
+// to[i] += v[i] in float64.
+template <class V>
+FASTANISO_INLINE void add_to(double* to, V v) {
+  constexpr int lanes = kBytes / 8;
+  for (int part = 0; part < int(sizeof(v) / sizeof(v[0])) / lanes; ++part)
+    store(to + part * lanes, load(to + part * lanes) + part_as_double(v, part));
 }
 
 FASTANISO_INLINE double to_double(float x) { return x; }

@@ -12,18 +12,20 @@ from fastaniso.state import Gram, GroupMoments, Moments
 
 
 def sum_over_pairs(moments: Moments | Gram) -> Tensor:
-    """Σ of the cosines over the ordered pairs i ≠ j, ‖s‖² − Σ‖u‖².
+    """Σ of the cosines over the ordered pairs i ≠ j, (‖s‖² − Q)·n/Q with Q = Σ‖u‖² as accumulated.
 
-    The accumulated Σ‖u‖² is subtracted, not n: rounded unit rows are not exactly unit, and near a mean of zero
-    the difference is all there is.
+    Q and not n: rounded unit rows are not exactly unit. Subtracted, because near a mean of zero the difference is all
+    there is; divided by, because norms that all round the same way would scale the mean itself.
     """
     unit_sum = moments.sums[2]
-    return unit_sum.dot(unit_sum) - moments.sums[3].sum()
+    squares = moments.sums[3].sum()
+    return (unit_sum.dot(unit_sum) - squares) * _rescale(moments.counts[0], squares)
 
 
 def sum_between(x: Moments | Gram, y: Moments | Gram) -> Tensor:
-    """Σ of the cosines over the pairs of a row of x and a row of y, s_x·s_y."""
-    return x.sums[2].dot(y.sums[2])
+    """Σ of the cosines over the pairs of a row of x and a row of y, s_x·s_y, each s rescaled by √(n/Σ‖u‖²)."""
+    scale = _rescale(x.counts[0], x.sums[3].sum()) * _rescale(y.counts[0], y.sums[3].sum())
+    return x.sums[2].dot(y.sums[2]) * scale.sqrt()
 
 
 def sum_and_pairs(moments: Moments | Gram) -> Tensor:
@@ -68,7 +70,8 @@ def std_between(x: Gram, y: Gram) -> Tensor:
 def contributions(moments: Moments | Gram) -> Tensor:
     """Contribution of each dimension to the mean cosine, (s_k² − Σu_k²)/(n(n−1)): (d,), they sum to the mean."""
     n = moments.counts[0].double()
-    return ratio(moments.sums[2].square() - moments.sums[3], n * (n - 1))
+    scale = _rescale(moments.counts[0], moments.sums[3].sum())
+    return ratio((moments.sums[2].square() - moments.sums[3]) * scale, n * (n - 1))
 
 
 def within_sum_and_pairs(groups: GroupMoments) -> Tensor:
@@ -86,6 +89,11 @@ def group_sum_and_pairs(groups: GroupMoments) -> Tensor:
 def group_means(groups: GroupMoments) -> Tensor:
     """Mean cosine within each group over its n_g(n_g−1) ordered pairs: (G,); nan where n_g < 2."""
     return ratio(_group_sums(groups), _group_pairs(groups))
+
+
+def _rescale(count: Tensor, unit_squares: Tensor) -> Tensor:
+    """n/Σ‖u‖²: 1 but for the rounding of the unit rows, and 1 when there are none."""
+    return torch.where(count > 0, count / unit_squares, 1.0)
 
 
 def ratio(numerator: Tensor, pairs: Tensor) -> Tensor:

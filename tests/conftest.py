@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from fastaniso.ops import cpu
+
+
+def cpu_backends() -> list[str]:
+    """Every instruction set that this machine can run, best first."""
+    return cpu.available_isas()
+
+
+@pytest.fixture(params=cpu_backends())
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each instruction set in turn, in use while the test runs."""
+    with cpu.using_isa(request.param):
+        yield request.param

@@ -1,0 +1,54 @@
+"""How far a kernel may be from float64 on the same rounded inputs: derived here, in one place, and nowhere loosened.
+
+The kernels compute in float32 (float64 for float64 rows) over short stretches and add those in float64. A stretch of m
+additions errs like √m roundings of its largest partial sum, which Σ|terms| bounds; a term itself has at most a few
+roundings. SAFETY covers the tail of that random walk.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+TILE_ROWS = 128  # rows that moments adds in float32 at most (32 of float32 rows)
+BLOCK_ROWS = 256  # products that gram adds in float32 at most
+SAFETY = 4
+
+
+def rounding(dtype: torch.dtype) -> float:
+    """Half a unit in the last place of what the kernels compute in."""
+    return torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps / 2
+
+
+def sums(rows: Tensor, units: Tensor, dtype: torch.dtype) -> Tensor:
+    """Bound (4, d) on the error of Σx, Σx², Σu, Σu² over kept float64 rows."""
+    absolute = torch.stack((rows.abs().sum(0), rows.square().sum(0), units.abs().sum(0), units.square().sum(0)))
+    # √128 roundings of the sum; u = x·(1/‖x‖) carries the error of the norm's square, d terms in √d roundings.
+    terms = TILE_ROWS**0.5 + rows.shape[1] ** 0.5 / 8 + 4
+    # And float64's own: the reference, too, adds n numbers.
+    own = torch.finfo(torch.float64).eps * max(len(rows), 1)
+    return (SAFETY * terms * rounding(dtype) + own) * absolute + torch.finfo(torch.float64).tiny
+
+
+def norms(dim: int, dtype: torch.dtype) -> float:
+    """Relative bound on a norm: half the error of a sum of d squares in at least eight lanes."""
+    return SAFETY * ((dim / 8) ** 0.5 + 2) * rounding(dtype)
+
+
+def scatter(rows: Tensor, dtype: torch.dtype, *, fused: bool, kept_first: int = 64) -> Tensor:
+    """Bound (d, d) on the error of Σ(x − x̄)(x − x̄)ᵀ over kept float64 rows.
+
+    Products are of rows minus a pivot, the mean of the first 64, and sum to at most √(D_i·D_j), D_i = Σ(x_i − pivot)².
+    Where most rows are alike their products round alike and the walk is not random: the full bound of 256 roundings.
+    Without a fused multiply-add, x·scale is rounded before the pivot is subtracted: one rounding of |x| a factor.
+    """
+    n = max(len(rows), 1)
+    pivot = rows[:kept_first].mean(0) if len(rows) else torch.zeros(rows.shape[1])
+    about_pivot = (rows - pivot).square().sum(0).sqrt()
+    size = rows.square().sum(0).sqrt()
+    unit = rounding(dtype)
+    entry = about_pivot * unit + size * (unit if not fused else unit**2) + n**0.5 * pivot.abs() * unit**2
+    product = BLOCK_ROWS * unit * torch.outer(about_pivot, about_pivot)
+    rounded = SAFETY * (torch.outer(entry, about_pivot) + torch.outer(about_pivot, entry) + torch.outer(entry, entry))
+    own = torch.finfo(torch.float64).eps * n * torch.outer(size, size)
+    return product + rounded + own + torch.finfo(torch.float64).tiny
