@@ -26,13 +26,14 @@ struct Interrupted : std::exception {
 class Interrupt {
  public:
   using Poll = bool (*)();
-  explicit Interrupt(Poll poll) : poll_(poll) {}
+  explicit Interrupt(Poll poll, std::chrono::milliseconds interval = std::chrono::milliseconds(50))
+      : poll_(poll), interval_(interval) {}
 
   bool raised() const { return raised_.load(std::memory_order_relaxed); }
 
   void poll() {
     const auto now = std::chrono::steady_clock::now();
-    if (!poll_ || now - last_ < std::chrono::milliseconds(50)) return;
+    if (!poll_ || now - last_ < interval_) return;
     last_ = now;
     if (poll_()) raised_.store(true, std::memory_order_relaxed);
   }
@@ -43,6 +44,7 @@ class Interrupt {
 
  private:
   Poll poll_;
+  std::chrono::milliseconds interval_;
   std::atomic<bool> raised_{false};
   std::chrono::steady_clock::time_point last_ = std::chrono::steady_clock::now();
 };
