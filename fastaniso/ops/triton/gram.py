@@ -145,7 +145,13 @@ class _Scatter:
         splits, tiles = ceiling(block.rows, per_split), triangle(ceiling(dim, side))
         # float16 unit rows are always scaled, its range is too short for x/‖x‖²; so are float32's, it costs nothing.
         always = self.unit and dtype != torch.bfloat16
-        scales = Scales.of(norms, splits * per_split, unit=self.unit, always=always)
+        scales = Scales.of(
+            norms,
+            splits * per_split,
+            unit=self.unit,
+            always=always,
+            lift=12 if always and dtype == torch.float16 else 0,
+        )
         pivot = None
         if self.pivoted:
             pivot = (self.pivot if self.unit else self.pivot / scales.factor.sqrt()).float()

@@ -1,7 +1,8 @@
 """A power of two and a weight for every row, so that no product of the Gram kernels overflows or vanishes.
 
 Raw rows share one power 2^−E, with 2^E the largest norm's size; unit rows u = (x·2^−e)·w have their own e, w = 2^e/‖x‖.
-Where all norms are moderate the powers are 1, and the kernels may read the rows as they are.
+Where all norms are moderate the powers are 1, and the kernels may read the rows as they are. float16 rows are lifted by
+2¹² besides, away from its subnormal numbers.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
@@ -45,6 +46,7 @@ def scales_kernel(
     padded,
     UNIT: tl.constexpr,
     ALWAYS: tl.constexpr,  # scale moderate rows too
+    LIFT: tl.constexpr,
     LIMIT: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -64,12 +66,14 @@ def scales_kernel(
         power = tl.where(is_moderate, 1.0, _power(-_exponent(norm)))
     else:
         power = tl.where(is_moderate, 1.0, _power(-highest)) + tl.zeros((BLOCK,), tl.float64)
-    tl.store(scales + row, tl.where(keep, power, 0.0).to(tl.float32), mask=row < padded)
+    tl.store(
+        scales + row, tl.where(keep, power * _power(tl.full((), LIFT, tl.int64)), 0.0).to(tl.float32), mask=row < padded
+    )
     tl.store(weights + row, tl.where(keep, 1.0 / (norm * power), 0.0).to(tl.float32), mask=row < padded)
     if tl.program_id(0) == 0:
         tl.store(moderate, is_moderate.to(tl.int32))
         if UNIT:
-            tl.store(factor, tl.full((), 1.0, tl.float64))
+            tl.store(factor, _power(tl.full((), -2 * LIFT, tl.int64)))
         else:
             tl.store(factor, tl.where(is_moderate, 1.0, _power(2 * highest)))
 
@@ -84,7 +88,7 @@ class Scales:
     moderate: Tensor
 
     @classmethod
-    def of(cls, norms: Tensor, padded: int, *, unit: bool, always: bool) -> Self:
+    def of(cls, norms: Tensor, padded: int, *, unit: bool, always: bool, lift: int = 0) -> Self:
         """For ``norms`` (rows,) as norms.py leaves them; ``padded`` ≥ rows entries, the rest marked dropped."""
         kept = usable(norms)
         inf = float("inf")
@@ -107,6 +111,7 @@ class Scales:
             padded,
             UNIT=unit,
             ALWAYS=always,
+            LIFT=lift,
             LIMIT=MODERATE,
             BLOCK=block,
         )

@@ -99,6 +99,6 @@ def add_partials(fast: Tensor | None, careful: Tensor, sums: Tensor) -> None:
         0 if fast is None else fast.shape[0],
         careful.shape[0],
         width,
-        ROWS=32,
+        ROWS=16,
         COLUMNS=columns,
     )
