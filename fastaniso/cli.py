@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -244,9 +245,7 @@ def _silence_transformers() -> None:
     """transformers and the hub show bars of their own while they load."""
     # Where it is not installed, loading the model says so in better words.
     with suppress(ModuleNotFoundError):
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        import_module("transformers.utils.logging").disable_progress_bar()
 
 
 class _DeviceMissingError(RuntimeError):

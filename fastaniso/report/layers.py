@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
-from fastaniso.report.style import BLUE, GREEN, GREY, ORANGE, PURPLE, RED, figure, label, short, styled, title
+from fastaniso.report.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    RED,
+    figure,
+    label,
+    not_measured,
+    short,
+    styled,
+    title,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,7 +49,7 @@ def plot_layers(result: ScanResult) -> Figure:
             drawn,
             f"{short(result.model, 60)} on {short(result.data, 60)}",
             f"{tokens.kept:,} tokens in {tokens.sequences:,} sequences, special tokens and padding left out; "
-            "exact over all ordered pairs of tokens",
+            "exact over all ordered pairs of tokens; ρ: Spearman's, of ‖mean‖ and mean cosine over embedding and blocks",
         )
     return drawn
 
@@ -66,8 +80,8 @@ def _drift_panel(axes: Axes, sites: list[SiteResult], where: str, correlation: f
         label="mean cosine without top 3 dim.",
     )
     axes.plot(x, [site.description.mean_cosine for site in sites], "o-", color=BLUE, label="mean cosine")
-    rho = "" if correlation != correlation else f", ρ = {correlation:+.2f}"
-    label(axes, f"Drift and mean cosine{where}{rho}", "layer", "share (no unit)")
+    rho = "" if math.isnan(correlation) else f", ρ = {correlation:+.2f}"
+    label(axes, f"Drift{where}{rho}", "layer", "share (no unit)")
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
     _legend_above_data(axes)
 
@@ -87,8 +101,7 @@ def _norm_panel(axes: Axes, sites: list[SiteResult], where: str) -> None:
 def _spectrum_panel(axes: Axes, sites: list[SiteResult], where: str) -> None:
     described = [site.description for site in sites]
     if any(d.isoscore is None or d.effective_rank is None for d in described):
-        label(axes, f"Spectrum{where}", "layer", "")
-        axes.text(0.5, 0.5, "not measured\n(gram=False)", transform=axes.transAxes, ha="center", va="center")
+        not_measured(axes, f"Spectrum{where}")
         return
     x = range(len(sites))
     axes.plot(x, [d.isoscore or 0.0 for d in described], "o-", color=GREEN, label="IsoScore (centred)")
@@ -102,7 +115,6 @@ def _spectrum_panel(axes: Axes, sites: list[SiteResult], where: str) -> None:
     label(axes, f"Spectrum{where}, d = {described[0].dim}", "layer", "share of isotropic")
     axes.set_ylim(0, 1)
     _legend_above_data(axes)
-    axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
 
 
 def _legend_above_data(axes: Axes) -> None:
@@ -112,6 +124,8 @@ def _legend_above_data(axes: Axes) -> None:
         axes.set_ylim(low, high * (high / low) ** 0.35)
     else:
         axes.set_ylim(low, high + 0.38 * (high - low))
+        # Cosines and shares end at 1: a scale that goes on beyond would say otherwise.
+        axes.set_yticks([tick for tick in axes.get_yticks() if low <= tick < 1.001])
     axes.legend(loc="upper left")
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastaniso.report.style import BLUE, GREY, ORANGE, RED, figure, label, styled, title
+from fastaniso.report.style import BLUE, GREY, ORANGE, RED, figure, label, not_measured, styled, title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,8 +56,7 @@ def _cumulative(axes: Axes, d: Description) -> None:
 
 def _spectrum(axes: Axes, d: Description) -> None:
     if d.eigenvalues is None:
-        label(axes, "Spectrum", "", "")
-        axes.text(0.5, 0.5, "not measured (gram=False)", transform=axes.transAxes, ha="center", va="center")
+        not_measured(axes, "Spectrum")
         return
     total = d.eigenvalues.sum()
     shares = d.eigenvalues / total if total > 0 else d.eigenvalues

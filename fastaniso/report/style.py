@@ -68,6 +68,13 @@ def label(axes: Axes, heading: str, x: str, y: str) -> None:
     axes.set_ylabel(y)
 
 
+def not_measured(axes: Axes, heading: str) -> None:
+    """An empty panel that says why."""
+    axes.set_axis_off()
+    axes.set_title(heading)
+    axes.text(0.5, 0.5, "not measured (gram=False)", transform=axes.transAxes, ha="center", va="center")
+
+
 def _matplotlib() -> Any:
     try:
         import matplotlib

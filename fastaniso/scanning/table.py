@@ -63,7 +63,7 @@ def _above(result: ScanResult) -> list[str]:
 
 def _below(result: ScanResult) -> list[str]:
     lines = [
-        f"{prefix.rstrip('.') or 'all layers'}: Spearman ρ of drift and mean cosine {rho:+.2f}"
+        f"{prefix.rstrip('.') or 'embedding and blocks'}: Spearman ρ of drift ‖mean‖ and mean cosine {rho:+.2f}"
         for prefix, rho in result.drift_correlation.items()
         if not math.isnan(rho)
     ]
