@@ -28,8 +28,14 @@ T* at(uintptr_t address) {
 struct PyRows : Rows {
   PyRows(uintptr_t data, int dtype, int64_t outer, int64_t inner, int64_t dim, int64_t outer_stride,
          int64_t inner_stride, uintptr_t mask)
-      : Rows{at<const char>(data), outer,          inner, dim, outer_stride * bytes_of(DType(dtype)),
-             inner_stride * bytes_of(DType(dtype)), at<const uint8_t>(mask), DType(dtype)} {}
+      : Rows{at<const char>(data),
+             outer,
+             inner,
+             dim,
+             outer_stride * bytes_of(DType(dtype)),
+             inner_stride * bytes_of(DType(dtype)),
+             at<const uint8_t>(mask),
+             DType(dtype)} {}
 };
 
 template <class Run>
@@ -60,14 +66,13 @@ PYBIND11_MODULE(_cpu, m) {
   m.doc() = "CPU kernels of fastaniso: addresses and sizes in, totals out.";
   watch_forks();
 
-  py::class_<PyRows>(m, "Rows").def(
-      py::init<uintptr_t, int, int64_t, int64_t, int64_t, int64_t, int64_t, uintptr_t>());
+  py::class_<PyRows>(m, "Rows").def(py::init<uintptr_t, int, int64_t, int64_t, int64_t, int64_t, int64_t, uintptr_t>());
 
-  m.def("moments", [](const PyRows& rows, int64_t start, int threads, uintptr_t counts, uintptr_t totals,
-                      uintptr_t sums) {
-    const RowTotals t = run([&](Interrupt& i) { return moments(rows, at<double>(sums), threads, i); });
-    write_totals(t, rows, start, at<double>(sums), at<int64_t>(counts), at<double>(totals));
-  });
+  m.def("moments",
+        [](const PyRows& rows, int64_t start, int threads, uintptr_t counts, uintptr_t totals, uintptr_t sums) {
+          const RowTotals t = run([&](Interrupt& i) { return moments(rows, at<double>(sums), threads, i); });
+          write_totals(t, rows, start, at<double>(sums), at<int64_t>(counts), at<double>(totals));
+        });
 
   m.def("gram", [](const PyRows& rows, int64_t start, int threads, uintptr_t counts, uintptr_t totals, uintptr_t sums,
                    uintptr_t scatter, uintptr_t unit_scatter) {

@@ -15,8 +15,8 @@ namespace fastaniso {
 
 namespace {
 
-constexpr int64_t kPieceRows = 128;          // rows normed or packed by a thread at a time
-constexpr int64_t kPivotRows = 64;           // rows whose mean is the pivot
+constexpr int64_t kPieceRows = 128;           // rows normed or packed by a thread at a time
+constexpr int64_t kPivotRows = 64;            // rows whose mean is the pivot
 constexpr int64_t kWorkForThreads = 1 << 20;  // multiply-adds below which a second thread costs more than it brings
 constexpr int64_t kHugePage = 2 << 20;
 
@@ -48,9 +48,12 @@ float half_to_float(uint16_t bits) {
 
 double number_at(const char* row, DType dtype, int64_t k) {
   switch (dtype) {
-    case kFloat32: return reinterpret_cast<const float*>(row)[k];
-    case kFloat64: return reinterpret_cast<const double*>(row)[k];
-    case kFloat16: return half_to_float(reinterpret_cast<const uint16_t*>(row)[k]);
+    case kFloat32:
+      return reinterpret_cast<const float*>(row)[k];
+    case kFloat64:
+      return reinterpret_cast<const double*>(row)[k];
+    case kFloat16:
+      return half_to_float(reinterpret_cast<const uint16_t*>(row)[k]);
     default: {
       const uint32_t bits = uint32_t{reinterpret_cast<const uint16_t*>(row)[k]} << 16;
       float value;
@@ -98,13 +101,14 @@ class Scatter {
                  const Panels& panels, int threads, Interrupt& interrupt) {
     const bool wide = computes_in_double(rows_.dtype);
     // A power of two brings the block's entries to at most 1, so that squares of 1e30 do not overflow; exact.
-    const double scale = unit_ ? 1.0 : std::ldexp(1.0, std::clamp(-std::ilogb(std::max(largest_norm, largest_pivot_)),
-                                                                 wide ? -1000 : -126, wide ? 1000 : 126));
+    const double scale = unit_ ? 1.0
+                               : std::ldexp(1.0, std::clamp(-std::ilogb(std::max(largest_norm, largest_pivot_)),
+                                                            wide ? -1000 : -126, wide ? 1000 : 126));
     set_shift(scale);
     const int64_t count = rows.size();
     for_each_piece((count + kPieceRows - 1) / kPieceRows, threads, interrupt, [&](int64_t piece, int) {
-      kernels().pack[rows_.dtype](rows.data(), unit_ ? norms.data() : nullptr, scale, shift_.data(),
-                                  piece * kPieceRows, std::min((piece + 1) * kPieceRows, count), rows_.dim, panels);
+      kernels().pack[rows_.dtype](rows.data(), unit_ ? norms.data() : nullptr, scale, shift_.data(), piece * kPieceRows,
+                                  std::min((piece + 1) * kPieceRows, count), rows_.dim, panels);
     });
     const double factor = 1 / scale / scale;
     for_each_piece(panels_ * (panels_ + 1) / 2, threads, interrupt, [&](int64_t piece, int) {
@@ -132,7 +136,8 @@ class Scatter {
     for_each_piece(tiles, threads, interrupt, [&](int64_t tile_j, int) {
       for (int64_t tile_i = 0; tile_i <= tile_j; ++tile_i)
         for (int64_t j = tile_j * tile; j < std::min((tile_j + 1) * tile, dim); ++j)
-          for (int64_t i = tile_i * tile; i < std::min((tile_i + 1) * tile, j); ++i) out_[j * dim + i] = out_[i * dim + j];
+          for (int64_t i = tile_i * tile; i < std::min((tile_i + 1) * tile, j); ++i)
+            out_[j * dim + i] = out_[i * dim + j];
     });
   }
 

@@ -10,6 +10,7 @@ constexpr int64_t kGramRows = 1024;
 
 // Moments as in `moments`, and the central scatters Σ(x − x̄)(x − x̄)ᵀ and Σ(u − ū)(u − ū)ᵀ (dim, dim); all that is
 // given is overwritten, a null scatter is not computed.
-RowTotals gram(const Rows& rows, double* sums, double* scatter, double* unit_scatter, int threads, Interrupt& interrupt);
+RowTotals gram(const Rows& rows, double* sums, double* scatter, double* unit_scatter, int threads,
+               Interrupt& interrupt);
 
 }  // namespace fastaniso

@@ -55,10 +55,12 @@ const Kernels& find(const std::string& name, const char* asked_by) {
   for (const Isa& isa : kIsas) {
     if (name != isa.kernels->name) continue;
     if (!isa.supported())
-      throw std::invalid_argument(std::string(asked_by) + ": this CPU cannot run '" + name + "'; it can run " + listed());
+      throw std::invalid_argument(std::string(asked_by) + ": this CPU cannot run '" + name + "'; it can run " +
+                                  listed());
     return *isa.kernels;
   }
-  throw std::invalid_argument(std::string(asked_by) + ": no instruction set '" + name + "'; this CPU can run " + listed());
+  throw std::invalid_argument(std::string(asked_by) + ": no instruction set '" + name + "'; this CPU can run " +
+                              listed());
 }
 
 std::atomic<const Kernels*> in_use{nullptr};

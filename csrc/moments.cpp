@@ -49,19 +49,18 @@ void MomentsBuffer::clear() {
 void add_moments(const Rows& rows, int64_t begin, int64_t end, int64_t piece_rows, MomentsBuffer* buffers, int threads,
                  Interrupt& interrupt, double* sums, RowTotals& totals, double* norms) {
   const auto kernel = kernels().moments[rows.dtype];
-  reduce_in_order(
-      (end - begin + piece_rows - 1) / piece_rows, threads, interrupt,
-      [&](int64_t piece, int thread) {
-        const int64_t from = begin + piece * piece_rows, to = std::min(from + piece_rows, end);
-        kernel(rows, from, to, buffers[thread].partial, norms ? norms + (from - begin) : nullptr);
-      },
-      [&](int64_t, int thread) {
-        MomentsPartial& part = buffers[thread].partial;
-        for (int s = 0; s < kSums; ++s)
-          for (int64_t k = 0; k < rows.dim; ++k) sums[s * rows.dim + k] += part.sums[s * part.padded + k];
-        add(totals, part.totals);
-        buffers[thread].clear();
-      });
+  reduce_in_order((end - begin + piece_rows - 1) / piece_rows, threads, interrupt,
+                  [&](int64_t piece, int thread) {
+                    const int64_t from = begin + piece * piece_rows, to = std::min(from + piece_rows, end);
+                    kernel(rows, from, to, buffers[thread].partial, norms ? norms + (from - begin) : nullptr);
+                  },
+                  [&](int64_t, int thread) {
+                    MomentsPartial& part = buffers[thread].partial;
+                    for (int s = 0; s < kSums; ++s)
+                      for (int64_t k = 0; k < rows.dim; ++k) sums[s * rows.dim + k] += part.sums[s * part.padded + k];
+                    add(totals, part.totals);
+                    buffers[thread].clear();
+                  });
 }
 
 RowTotals moments(const Rows& rows, double* sums, int threads, Interrupt& interrupt) {

@@ -26,9 +26,9 @@ struct RowTotals {
 
 // The four sums over rows, in the order of the state: Σx, Σx², Σu, Σu².
 constexpr int kSums = 4;
-constexpr int64_t kPadding = 16;     // the widest vector, in floats
-constexpr int kTileRows = 128;       // rows that moments takes at a time: at most,
-constexpr int kLeastTileRows = 16;   // and at least, however wide
+constexpr int64_t kPadding = 16;    // the widest vector, in floats
+constexpr int kTileRows = 128;      // rows that moments takes at a time: at most,
+constexpr int kLeastTileRows = 16;  // and at least, however wide
 
 // One thread's share of a moments pass.
 struct MomentsPartial {

@@ -24,10 +24,12 @@ class Rows:
 
     @property
     def dim(self) -> int:
+        """Numbers in a row."""
         return self.values.shape[2]
 
     @property
     def count(self) -> int:
+        """Rows, masked ones included."""
         return self.values.shape[0] * self.values.shape[1]
 
 
@@ -59,7 +61,7 @@ def as_tensor(array: Any, name: str) -> Tensor:
     if type(array).__module__.partition(".")[0] == "numpy" or hasattr(array, "__array_interface__"):
         return _from_numpy(array, name)
     if hasattr(array, "__dlpack__"):
-        return torch.from_dlpack(array)
+        return torch.utils.dlpack.from_dlpack(array)
     raise TypeError(
         f"{name}: expected a torch tensor, a NumPy array or an object with __dlpack__, got {type(array).__name__}; "
         "make one with torch.as_tensor(...)"

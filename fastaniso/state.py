@@ -84,6 +84,7 @@ class _State:
 
     @property
     def kind(self) -> str:
+        """The name of the class, as stored."""
         return type(self).__name__
 
     def _check_mergeable(self, other: object) -> None:
@@ -98,7 +99,7 @@ class _State:
 
     def to(self, device: torch.device | str) -> Self:
         """The same state on another device (an explicit move: nothing else ever moves a state)."""
-        moved = {n: t.to(device) for n in self._tensors if isinstance(t := getattr(self, n), Tensor)}
+        moved: dict[str, Any] = {n: t.to(device) for n in self._tensors if isinstance(t := getattr(self, n), Tensor)}
         return replace(self, **moved)
 
     def to_dict(self) -> dict[str, Any]:
@@ -198,22 +199,27 @@ class Moments(_State):
 
     @property
     def kept(self) -> Tensor:
+        """Rows counted, a scalar on the device."""
         return self.counts[0]
 
     @property
     def sum(self) -> Tensor:
+        """Σx (d,)."""
         return self.sums[0]
 
     @property
     def sum_squared(self) -> Tensor:
+        """Σx² by dimension (d,)."""
         return self.sums[1]
 
     @property
     def unit_sum(self) -> Tensor:
+        """Σu (d,)."""
         return self.sums[2]
 
     @property
     def unit_sum_squared(self) -> Tensor:
+        """Σu² by dimension (d,)."""
         return self.sums[3]
 
 
@@ -271,9 +277,7 @@ class Gram(_State):
     def merge(self, other: Self) -> Self:
         """The state of both sets of rows; refuses another dimension, other contents, and rows that both have seen."""
         self._check_mergeable(other)
-        ours, theirs = (
-            [n for n in ("scatter", "unit_scatter") if getattr(s, n) is not None] for s in (self, other)
-        )
+        ours, theirs = ([n for n in ("scatter", "unit_scatter") if getattr(s, n) is not None] for s in (self, other))
         if ours != theirs:
             raise StateMismatchError(f"one Gram holds {ours or 'no scatter'}, the other {theirs or 'no scatter'}")
         moments = self.moments.merge(other.moments)
@@ -285,6 +289,7 @@ class Gram(_State):
 
     @property
     def kept(self) -> Tensor:
+        """Rows counted, a scalar on the device."""
         return self.counts[0]
 
 
@@ -320,6 +325,7 @@ class GroupMoments(_State):
 
     @property
     def groups(self) -> int:
+        """Number of groups G."""
         return self.counts.shape[0]
 
     def _shapes(self) -> dict[str, tuple[torch.dtype, tuple[int, ...], bool]]:
@@ -412,5 +418,5 @@ def _checksum(header: str, tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(header.encode())
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(tensors[name].contiguous().view(torch.uint8).numpy())
+        digest.update(tensors[name].contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -101,8 +101,7 @@ FASTANISO_INLINE void multiply_tile(const T* a, const T* b, int64_t rows, double
     return;
   }
   for (int i = 0; i < height && i < rows_left; ++i)
-    for (int j = 0; j < panel && j < columns_left; ++j)
-      out[i * stride + j] += factor * sums[i][j / width][j % width];
+    for (int j = 0; j < panel && j < columns_left; ++j) out[i * stride + j] += factor * sums[i][j / width][j % width];
 }
 
 template <class T>

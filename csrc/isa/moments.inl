@@ -180,8 +180,7 @@ void moments(const Rows& rows, int64_t begin, int64_t end, MomentsPartial& out, 
     int64_t k = 0;
     for (; k + vectors * width <= rows.dim; k += vectors * width)
       add_columns<vectors, false>(tile, scale, next, k, 0, out.sums, out.padded);
-    for (; k + width <= rows.dim; k += width)
-      add_columns<1, false>(tile, scale, next, k, 0, out.sums, out.padded);
+    for (; k + width <= rows.dim; k += width) add_columns<1, false>(tile, scale, next, k, 0, out.sums, out.padded);
     if (k < rows.dim) add_columns<1, true>(tile, scale, next, k, rows.dim - k, out.sums, out.padded);
   }
 }

@@ -1,5 +1,5 @@
-// The kernels without Python, for sanitizers: every instruction set × dtype against plain float64 loops, in heap blocks of
-// exactly the rows' size, so that a read past their end is seen.
+// The kernels without Python, for sanitizers: every instruction set × dtype against plain float64 loops, in heap blocks
+// of exactly the rows' size, so that a read past their end is seen.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -20,12 +20,12 @@ namespace {
 
 int failures = 0;
 
-#define CHECK(condition)                                                    \
-  do {                                                                      \
-    if (!(condition)) {                                                     \
-      std::printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition);   \
-      ++failures;                                                           \
-    }                                                                       \
+#define CHECK(condition)                                                  \
+  do {                                                                    \
+    if (!(condition)) {                                                   \
+      std::printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); \
+      ++failures;                                                         \
+    }                                                                     \
   } while (0)
 
 // Rows in a block of their exact size, and the same numbers in float64.
@@ -109,7 +109,8 @@ struct Expected {
     for (int64_t r = 0; r < kept; ++r)
       for (int64_t i = 0; i < dim; ++i)
         for (int64_t j = 0; j < dim; ++j)
-          out[i * dim + j] += (rows[r * dim + i] - sums[sum * dim + i] / kept) * (rows[r * dim + j] - sums[sum * dim + j] / kept);
+          out[i * dim + j] +=
+              (rows[r * dim + i] - sums[sum * dim + i] / kept) * (rows[r * dim + j] - sums[sum * dim + j] / kept);
     return out;
   }
 };

@@ -1,4 +1,4 @@
-"""The ops in float64, every intermediate written out: slow, obviously right, on any device. Tests measure against it."""
+"""The ops in float64, every intermediate written out: slow, obviously right, on any device; what tests measure by."""
 
 from __future__ import annotations
 

@@ -1,0 +1,110 @@
+"""Who may import whom: data flows hidden → rows → ops → state → statistics → result, and nothing flows back."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastaniso
+
+ROOT = Path(fastaniso.__file__).parent
+
+# Each room and the rooms it may import from; a room is a module or a folder of fastaniso/.
+MAY_IMPORT: dict[str, set[str]] = {
+    "_version": set(),
+    "rows": set(),
+    "state": set(),
+    "result": {"report"},  # only to draw itself, when asked to
+    "ops": {"rows", "state", "_cpu"},
+    "statistics": {"state", "result", "_version"},
+    "plan": {"ops"},
+    "accumulator": {"rows", "state", "ops", "statistics", "result", "plan"},
+    "functional": {"rows", "state", "ops", "statistics", "result", "plan", "accumulator"},
+    "models": set(),
+    "sources": {"rows"},
+    "report": {"result"},
+    "scanning": {
+        *{"_version", "rows", "state", "ops", "statistics", "result", "plan", "accumulator"},
+        *{"models", "sources", "report"},
+    },
+    "doctor": {"_version", "ops", "rows", "state"},
+    "cli": {"_version", "scanning", "doctor", "models", "sources", "statistics", "state"},
+    "__main__": {"cli"},
+}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imports_of(path: Path) -> set[str]:
+    rooms = set()
+    tree = ast.parse(path.read_text())
+    # What only names a type (under TYPE_CHECKING) is not imported when the code runs.
+    tree.body = [n for n in tree.body if not (isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING")]
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module] if node.module != "fastaniso" else [f"fastaniso.{a.name}" for a in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "fastaniso" and len(parts) > 1:
+                rooms.add(parts[1])
+    return rooms
+
+
+MODULES = [p for p in sorted(ROOT.rglob("*.py")) if p != ROOT / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=[str(p.relative_to(ROOT)) for p in MODULES])
+def test_imports_flow_one_way(path: Path) -> None:
+    room = room_of(path)
+    assert room in MAY_IMPORT, f"{room} is a new room: say here what it may import"
+    assert imports_of(path) - {room} <= MAY_IMPORT[room]
+
+
+def test_the_flow_has_no_circle() -> None:
+    lazy = {("result", "report")}  # inside a method: report draws results, a result asks to be drawn
+    seen: dict[str, bool] = {}
+
+    def visit(room: str) -> None:
+        assert seen.get(room) is not False, f"a circle through {room}"
+        if room in seen:
+            return
+        seen[room] = False
+        for other in MAY_IMPORT.get(room, set()):
+            if (room, other) not in lazy:
+                visit(other)
+        seen[room] = True
+
+    for room in MAY_IMPORT:
+        visit(room)
+
+
+def test_importing_takes_neither_a_gpu_nor_anything_heavy() -> None:
+    code = """
+import sys, torch
+before = set(sys.modules)
+import fastaniso
+new = {m.partition('.')[0] for m in set(sys.modules) - before}
+print(' '.join(sorted(new & {'triton', 'transformers', 'matplotlib', 'rich', 'typer', 'safetensors', 'sklearn'})))
+print(torch.cuda.is_initialized())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["", "False"]
+
+
+def test_instruction_set_files_hold_no_logic() -> None:
+    # What would be in one: a symbol built for a CPU that the caller's may not be.
+    sources = ROOT.parent / "csrc" / "isa"
+    if not sources.exists():
+        pytest.skip("an installed package has no sources")
+    for path in sources.glob("*.cpp"):
+        lines = [line for line in path.read_text().splitlines() if line]
+        assert all(line.startswith(("#define", "#include")) for line in lines), path
