@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -191,7 +192,16 @@ def doctor(json: _Json = False, debug: _Debug = False) -> None:
 
 def main() -> None:
     """Run the command line and exit."""
-    app(prog_name="fastaniso")
+    try:
+        app(prog_name="fastaniso")
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            # CPython remembers an interrupt that came inside exec() of a string (imports do that for dataclasses) as
+            # unhandled, and would die of the signal at exit instead of giving the code.
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(INTERRUPTED)
+        raise
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def plot_layers(result: ScanResult) -> Figure:
             drawn,
             f"{short(result.model, 60)} on {short(result.data, 60)}",
             f"{tokens.kept:,} tokens in {tokens.sequences:,} sequences, special tokens and padding left out; "
-            "exact over all ordered pairs of tokens; ρ: Spearman's, of ‖mean‖ and mean cosine over embedding and blocks",
+            "exact over all ordered pairs of tokens; ρ: Spearman's of ‖mean‖ and mean cosine over embedding and blocks",
         )
     return drawn
 
