@@ -205,12 +205,20 @@ def test_states_that_cannot_be_normalised() -> None:
         ({"max_length": 1000}, ValueError, "max_length: the model has positions for 512 tokens, got 1000"),
         ({"memory_limit": "10 kB"}, MemoryError, "memory_limit: 10 kB given"),
         ({"device": "cpu"}, ValueError, "a model given as a module is used as it is"),
+        ({"max_length": 2}, ValueError, "max_length: expected more than the 2 special tokens of a sequence, got 2"),
         ({"backend": "gpu"}, ValueError, "backend: expected one of"),
     ],
 )
 def test_wrong_options_are_named(options: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         scan("bert", **options)
+
+
+def test_a_tokenizer_of_another_model_is_told() -> None:
+    from transformers import ByT5Tokenizer
+
+    with pytest.raises(ValueError, match=r"tokenizer: gives id .* the model has embeddings for 99 ids"):
+        fastaniso.scan(tiny.model("bert"), ["a text"], tokenizer=ByT5Tokenizer())
 
 
 def test_no_tokens_and_no_tokenizer_are_errors() -> None:

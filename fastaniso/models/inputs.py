@@ -37,6 +37,12 @@ def feeds_decoder(model: nn.Module) -> bool:
     )
 
 
+def vocabulary(model: nn.Module) -> int | None:
+    """The number of ids that the model has embeddings for, if it can say."""
+    embeddings = getattr(model, "get_input_embeddings", lambda: None)()
+    return embeddings.num_embeddings if isinstance(embeddings, nn.Embedding) else None
+
+
 def position_limit(model: nn.Module) -> int | None:
     """The most tokens that the model has positions for, if its configuration says."""
     limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fastaniso.models import Anatomy, find_stacks, forward_arguments, load_model, tapped
-from fastaniso.models.inputs import feeds_decoder, position_limit, takes_attention_mask
+from fastaniso.models.inputs import feeds_decoder, position_limit, takes_attention_mask, vocabulary
 from fastaniso.plan import plan
 from fastaniso.scanning.progress import Meter, Report, reporter
 from fastaniso.scanning.provenance import model_provenance, versions
@@ -26,6 +26,9 @@ DEFAULT_LENGTH = 128
 
 LONGEST_DEFAULT = 512
 """Tokens a sequence at most where texts are cut by words and the model does not set its own limit."""
+
+PROBE_TOKENS = 16
+"""Tokens of the pass that is watched to find the blocks: enough to see the flow, too few to cost anything."""
 
 
 def scan(
@@ -77,7 +80,7 @@ def scan(
     _check_counts(max_length=max_length, chunk_words=chunk_words, batch_size=batch_size, max_tokens=max_tokens)
     texts = as_texts(data, field=field)
     name, network, tokenizer = _model_and_tokenizer(model, tokenizer, device, dtype)
-    length = _sequence_length(network, max_length, chunk_words)
+    length = _sequence_length(network, tokenizer, max_length, chunk_words)
     notes: list[str] = []
     sequences = limited(chunks(texts, tokenizer, max_length=length, chunk_words=chunk_words), max_tokens)
     stream = batches(sequences, batch_size=batch_size, pad_id=_pad_id(network, tokenizer, notes))
@@ -88,11 +91,13 @@ def scan(
             meter = Meter(report, total_bytes=texts.size, total_rows=max_tokens)
             counts = _Counts()
             first, stream = _peek(stream, texts)
+            _check_ids(first, network)
             anatomy = _anatomy(network, first)
             _check_memory(anatomy, first, gram=gram, backend=backend, memory_limit=memory_limit, network=network)
             reader = _Reader(anatomy, texts.identity, gram=gram, backend=backend, invalid=invalid)
             with tapped(network, anatomy.stacks, reader.receive):
                 for batch in stream:
+                    _check_ids(batch, network)
                     on_device = batch.to(_device(network))
                     reader.begin(on_device)
                     network(**forward_arguments(network, on_device.ids, on_device.attention))
@@ -192,8 +197,11 @@ def _model_and_tokenizer(
     return getattr(getattr(model, "config", None), "name_or_path", "") or type(model).__name__, model, tokenizer
 
 
-def _sequence_length(network: nn.Module, max_length: int | None, chunk_words: int | None) -> int:
+def _sequence_length(network: nn.Module, tokenizer: Any, max_length: int | None, chunk_words: int | None) -> int:
     limit = position_limit(network)
+    special = tokenizer.num_special_tokens_to_add(pair=False)
+    if max_length is not None and max_length <= special:
+        raise ValueError(f"max_length: expected more than the {special} special tokens of a sequence, got {max_length}")
     if max_length is None:
         wanted = DEFAULT_LENGTH if chunk_words is None else LONGEST_DEFAULT
         return wanted if limit is None else min(wanted, limit)
@@ -213,6 +221,15 @@ def _pad_id(network: nn.Module, tokenizer: Any, notes: list[str]) -> int | None:
     return int(tokenizer.eos_token_id or 0)
 
 
+def _check_ids(batch: Batch, network: nn.Module) -> None:
+    """On a GPU an id without an embedding would end the process's use of the GPU: told here instead."""
+    known, largest = vocabulary(network), int(batch.ids.max())
+    if known is not None and largest >= known:
+        raise ValueError(
+            f"tokenizer: gives id {largest}, and the model has embeddings for {known} ids; use the model's own"
+        )
+
+
 def _peek(stream: Iterator[Batch], texts: Texts) -> tuple[Batch, Iterator[Batch]]:
     first = next(stream, None)
     if first is None:
@@ -222,7 +239,7 @@ def _peek(stream: Iterator[Batch], texts: Texts) -> tuple[Batch, Iterator[Batch]
 
 def _anatomy(network: nn.Module, batch: Batch) -> Anatomy:
     device = _device(network)
-    ids, attention = batch.ids[:1].to(device), batch.attention[:1].to(device)
+    ids, attention = (tensor[:1, :PROBE_TOKENS].to(device) for tensor in (batch.ids, batch.attention))
     return find_stacks(network, lambda: network(**forward_arguments(network, ids, attention)), tokens=ids.shape)
 
 
