@@ -9,15 +9,21 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-
-from rich.console import Console
-from rich.table import Table
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from bench import machine as machines
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 OURS = "fastaniso"
 """The contender that every ``ratio_to_ours`` is relative to."""
+
+WIDTH = 176
+"""Columns of the tables printed: a row on one line, also where the output is a file."""
+
+LONG = 1.0
+"""Seconds from which a call's warm-up is as good as any other call."""
 
 Key = TypeVar("Key", bound=Hashable)
 
@@ -143,8 +149,9 @@ def interleave(
     once: dict[Key, float] = {}
     for key, call in calls.items():
         before(key)
-        call()  # warm: pages touched, code compiled
-        once[key] = _seconds(call)
+        once[key] = _seconds(call)  # warm: pages touched, code compiled
+        if once[key] < LONG:
+            once[key] = _seconds(call)
     repeats = {key: max(1, min(5, int(0.1 / max(once[key], 1e-9)))) for key in calls}
     turn = sum(settle + once[key] * (repeats[key] + (repeats[key] > 1)) for key in calls)
     taken: dict[Key, list[float]] = {key: [] for key in calls}
@@ -166,14 +173,17 @@ def _seconds(call: Callable[[], object]) -> float:
 
 def show(rows: Sequence[Row], console: Console | None = None) -> None:
     """Print rows as one table an op."""
-    console = console or Console(width=150)
+    from rich.console import Console
+    from rich.table import Table
+
+    console = console or Console(width=WIDTH)
     for op in dict.fromkeys(row.op for row in rows):
         some = [row for row in rows if row.op == op]
         table = Table(title=op, title_justify="left")
         for name in ("contender", "isa", "n", "d", "dtype", "threads", "p20 ms", "p50 ms", "p80 ms"):
-            table.add_column(name, justify="left" if name in ("contender", "isa", "dtype") else "right")
+            table.add_column(name, justify="left" if name in ("contender", "isa", "dtype") else "right", no_wrap=True)
         for name in ("GB/s", "TFLOP/s", "of limit", "x ours", "peak MiB", "error"):
-            table.add_column(name, justify="right")
+            table.add_column(name, justify="right", no_wrap=True)
         for row in some:
             table.add_row(*cells(row))
         console.print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import os
@@ -64,10 +65,8 @@ def commit() -> str:
 @functools.cache
 def _blas() -> Any:
     """The BLAS libraries that NumPy and SciPy brought, whose threads torch does not set; None without threadpoolctl."""
-    try:
+    with contextlib.suppress(ImportError):
         import scipy.linalg.blas  # noqa: F401 (SciPy's own copy is found only once it is loaded)
-    except ImportError:
-        pass
     try:
         from threadpoolctl import ThreadpoolController
     except ImportError:

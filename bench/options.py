@@ -8,27 +8,30 @@ from dataclasses import dataclass
 import torch
 from rich.console import Console
 
+from bench.baselines import Contender
 from bench.harness import Row, Timing
 from fastaniso.ops import cpu
 
 
 @dataclass(frozen=True)
 class Options:
-    """``threads`` ascending: all of them for what scales, the last for what is compared. ``only_ours``: no baselines."""
+    """``threads`` ascending: all of them for what scales, the last for what is compared.
+
+    ``only_ours`` leaves the baselines out, but for the limits.
+    """
 
     threads: tuple[int, ...]
     quick: bool = False
     only_ours: bool = False
-    console: Console = Console(stderr=True)
 
     @property
     def most_threads(self) -> int:
         return self.threads[-1]
 
     def say(self, text: str) -> None:
-        self.console.print(f"[dim]{cpu.isa()}[/dim] {text}")
+        Console(stderr=True, soft_wrap=True).print(f"[dim]{cpu.isa()}[/dim] {text}", highlight=False)
 
-    def rounds(self, most: int = 40, fewest: int = 5) -> tuple[int, int]:
+    def rounds(self, fewest: int = 5, most: int = 40) -> tuple[int, int]:
         """Fewest and most rounds of ``harness.interleave``."""
         return (2, 2) if self.quick else (fewest, most)
 
@@ -71,7 +74,7 @@ def row(
     )
 
 
-def skip_missing(contenders: Iterable, options: Options) -> list:
+def skip_missing(contenders: Iterable[Contender], options: Options) -> list[Contender]:
     """The contenders that can run here; says why the others cannot."""
     kept = []
     for contender in contenders:

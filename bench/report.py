@@ -21,8 +21,8 @@ _MEANING = {
     "as they are. `ssyrk` is OpenBLAS's, without normalisation; `numpy_mm` ends in ssyrk too. TFLOP/s count the "
     "triangle. Error: the largest of an entry over the largest entry.",
     "small": "Single calls of `mean_cosine`.",
-    "scan": "`fastaniso.scan` of all-MiniLM-L6-v2 over `examples/jargon-excerpt.txt`, tokenising included, against "
-    "bare forward passes over ready batches (the limit).",
+    "scan": "`fastaniso.scan` of all-MiniLM-L6-v2 over `examples/jargon-excerpt.txt`: it tokenises as it goes, so "
+    "it is held against forward passes that do the same, and against bare ones over ready batches (the limit).",
 }
 
 
@@ -80,11 +80,10 @@ def _method() -> list[str]:
     return [
         "## How",
         "",
-        "All contenders of a table's size and dtype are timed in one process, in turns, with the limit among them; the",
-        "figures are the 20th, 50th and 80th percentile of single calls, and shares and ratios are of medians. With a",
-        "further instruction set, torch's, MKL's and OpenBLAS's kernels are held to it as well. Peak memory is what a",
-        "second call adds to a process that holds the input, in a process of its own. Errors are against float64 on the",
-        "same rounded rows.",
+        "All contenders of one size and dtype are timed in one process, in turns, with the limit among them. Times are",
+        "the 20th, 50th and 80th percentile of single calls; shares and ratios are of medians. With a further",
+        "instruction set, torch's, MKL's and OpenBLAS's kernels are held to it as well. Peak memory is what a second",
+        "call adds to a process of its own that holds the input. Errors are against float64 on the same rounded rows.",
         "",
     ]
 

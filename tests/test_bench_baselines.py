@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench import harness, inputs
+from bench import harness, inputs, memory, moments
+from bench.__main__ import main
 from bench.baselines import GRAM, MOMENTS, Contender, error_of_matrix, error_of_mean
 from bench.harness import OURS, Row, Timing
+from bench.report import write_report
+from bench.targets import judge
 
 N, D = 400, 24
 
@@ -100,3 +103,44 @@ def test_a_file_of_other_columns_is_not_added_to(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected the columns op, contender"):
         harness.append([Row("moments", OURS, "cpu", "avx2", 1, 1, "float32", 1, machine="Some CPU")], tmp_path)
     assert path.read_text() == "op,speed\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is measured on Linux only")
+def test_peak_memory_is_that_of_one_call() -> None:
+    assert 31 < memory.peak_of(lambda: torch.ones(8, 2**20).sum()) < 36
+    assert memory.peak_of(lambda: None) < 1
+
+
+def _moments_row(dtype: str, share: float) -> Row:
+    n, d = moments.LARGE
+    return Row("moments", OURS, "cpu", "avx512", n, d, dtype, 2, "drifted", share_of_limit=share)
+
+
+def test_targets_are_judged_on_what_was_measured() -> None:
+    verdicts = {v.target: v for v in judge([_moments_row("float32", 0.951), _moments_row("bfloat16", 0.849)])}
+    share = "avx512: moments, share of the read bandwidth, "
+    assert verdicts[share + "float32"].verdict == "reached"
+    assert (verdicts[share + "bfloat16"].wanted, verdicts[share + "bfloat16"].verdict) == ("≥ 0.85", "missed")
+    assert verdicts[share + "float16"].verdict == "not measured"
+
+
+def test_the_report_says_what_has_not_run(tmp_path: Path) -> None:
+    rows = [_moments_row("float32", 0.96)]
+    write_report(tmp_path / "benchmarks.md", rows, judge(rows), tmp_path)
+    assert "Not yet run on a GPU" in (tmp_path / "benchmarks.md").read_text()
+    on_gpu = Row("gram", OURS, "triton", "", 10**6, 768, "bfloat16", None, share_of_limit=0.7, machine="Some GPU")
+    harness.append([on_gpu], tmp_path)
+    write_report(tmp_path / "benchmarks.md", rows, judge(rows), tmp_path)
+    assert "Some GPU" in (tmp_path / "benchmarks.md").read_text()
+
+
+def test_command_line_appends_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["small", "--quick", "--threads", "1", "--out", str(tmp_path)]) == 0
+    (path,) = tmp_path.glob("*.csv")
+    assert {row.op for row in harness.read(path)} == {"small"}
+    assert "targets" in capsys.readouterr().out
+
+
+def test_a_report_of_quick_figures_is_refused(tmp_path: Path) -> None:
+    assert main(["all", "--quick", "--report", str(tmp_path / "benchmarks.md")]) == 2
+    assert not list(tmp_path.iterdir())
