@@ -22,9 +22,9 @@ def unit_error(dim: int, dtype: torch.dtype) -> float:
 
 
 def sums(terms: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
-    """Error of Σ terms over rows: √512 roundings in a float32 sum, each term's own, and float64's in both sums."""
+    """Error of Σ terms over rows: √1024 roundings in a float32 sum, each term's own, and float64's in both sums."""
     own = torch.finfo(torch.float64).eps * max(len(terms), 1)
-    relative = SAFETY * 512**0.5 * rounding(dtype) + 2 * unit_error(dim, dtype) + own
+    relative = SAFETY * 1024**0.5 * rounding(dtype) + 2 * unit_error(dim, dtype) + own
     return relative * terms.abs().sum(0) + torch.finfo(torch.float64).tiny
 
 

@@ -143,7 +143,7 @@ def _check_linear(got: list[Tensor], hidden: Tensor, mask: Tensor | None) -> Non
     bound = torch.stack([bounds.sums(t, dim, dtype) for t in (rows, rows.square(), units, units.square())])
     _within(sums, want[2], bound, "sums")
     norm = bounds.unit_error(dim, dtype) + 4 * bounds.SAFETY * bounds.rounding(dtype)
-    total = (norm + bounds.SAFETY * 512**0.5 * bounds.rounding(dtype)) * want[1].abs()
+    total = (norm + bounds.SAFETY * 1024**0.5 * bounds.rounding(dtype)) * want[1].abs()
     total[1], total[4] = bound[1].sum(), bound[3].sum()
     total[2:4] = norm * want[1][2:4].abs()
     total[5] *= 4

@@ -99,10 +99,10 @@ def test_rows_beyond_8192_go_to_the_float64_kernels() -> None:
     ("dtype", "dim", "most"),
     # Seven operations an element are the four sums and the norm; one unpacks it; the rest is a row's overhead.
     [
-        (torch.bfloat16, 768, 11.2),
-        (torch.bfloat16, 1024, 10.2),
-        (torch.float32, 768, 10.0),
-        (torch.float16, 4096, 11.0),
+        (torch.bfloat16, 768, 11.5),
+        (torch.bfloat16, 1024, 10.5),
+        (torch.float32, 768, 10.3),
+        (torch.float16, 4096, 11.3),
     ],
     ids=str,
 )
@@ -119,11 +119,11 @@ def test_moments_instructions_an_element(dtype: torch.dtype, dim: int, most: flo
     assert 7 < instructions <= most
 
 
-def test_three_programs_of_moments_fit_a_multiprocessor() -> None:
-    """At d = 768: registers for twelve warps of one row each, so that loads hide behind other rows' arithmetic."""
+def test_twelve_programs_of_moments_fit_a_multiprocessor() -> None:
+    """At d = 768: registers for twelve warps of a row each, so that loads hide behind other rows' arithmetic."""
     with recorded("sm_90", only="moments_kernel") as made:
         kernels.moments(rows(ROWS, 768, torch.bfloat16), None, 0)
     launch = made[0]
-    a_program = -(-launch.registers // 8) * 8 * 32 * launch.compiled.metadata.num_warps
-    assert 3 * a_program <= 65_536
-    assert 3 * launch.shared <= SHARED_BYTES["sm_90"]
+    assert launch.compiled.metadata.num_warps == 1
+    assert 12 * -(-launch.registers // 8) * 8 * 32 <= 65_536
+    assert 12 * launch.shared <= SHARED_BYTES["sm_90"]

@@ -25,7 +25,7 @@ from torch import Tensor
 from fastaniso.ops.triton.moments import add_block, finish
 from fastaniso.ops.triton.norms import usable
 from fastaniso.ops.triton.products import centred, float32_product, half_product
-from fastaniso.ops.triton.rows import Block, blocks, on_device, row_offsets
+from fastaniso.ops.triton.rows import Block, blocks, current_target, on_device, row_offsets
 from fastaniso.ops.triton.scales import Scales
 from fastaniso.ops.triton.shapes import (
     MAX_ROWS_PER_PROGRAM,
@@ -159,7 +159,7 @@ class _Scatter:
         # For bfloat16 the norms decide on the device which of two launches works; the other returns at once.
         variants = (False, True) if dtype == torch.bfloat16 else (always,)
         for scaled in variants:
-            tile = GramTile.of(dim, dtype, unit=self.unit, scaled=scaled, hip=torch.version.hip is not None)
+            tile = GramTile.of(dim, dtype, current_target(), unit=self.unit, scaled=scaled)
             gram_kernel[(tiles, splits)](
                 block.values,
                 scales.scales,

@@ -3,7 +3,7 @@
 With u = x/‖x‖: Σx, Σx², Σu, Σu² for each dimension and Σ‖x‖, min, max, Σ‖u‖⁴; Σ‖x‖² and Σ‖u‖² are the sums of Σx² and
 Σu² over the dimensions, so that Σ‖u‖² is the one of the *rounded* unit rows that Σu adds up.
 
-A program sums a fixed range of rows, at most 2048, in float32; its partial sums are added in order in float64. One
+A program sums a fixed range of rows, at most 1024, in float32; its partial sums are added in order in float64. One
 warp holds a row where it can, so that a norm costs five shuffles and no barrier. A program that meets a row outside
 float32's safe range (zero, non-finite, or a norm below 1e-12 or above 1e15) raises its flag, leaves zeros, and the
 float64 kernels sum its range again: nothing waits for the host to decide. Rows beyond 8192 numbers, and float64 rows,
@@ -30,7 +30,7 @@ MAX_FAST_DIM = 8192
 
 @triton.jit
 def _read(values, offsets, wanted, FIRST: tl.constexpr, D: tl.constexpr, K: tl.constexpr, C: tl.constexpr):
-    # (K, R, C): the last axis over a warp's lanes, the middle one over warps, the first within a thread.
+    # (K, R, C): the last axis over a row's threads, the first within a thread; several rows only if they share a warp.
     columns = FIRST + tl.arange(0, K)[:, None, None] * C + tl.arange(0, C)[None, None, :]
     mask = wanted[None, :, None]
     if FIRST + K * C > D:
@@ -93,10 +93,9 @@ def moments_kernel(
         uu1 = tl.zeros((K1, R, C), tl.float32)
     norm_sum = tl.zeros((R,), tl.float32)
     smallest = tl.full((R,), float("inf"), tl.float32)
-    largest = tl.full((R,), -float("inf"), tl.float32)
+    largest = tl.zeros((R,), tl.float32)
     fourth = tl.zeros((R,), tl.float32)
-    kept = tl.zeros((R,), tl.int32)
-    masked = tl.zeros((R,), tl.int32)
+    wanted_count = tl.zeros((R,), tl.int32)
     unsafe = tl.zeros((R,), tl.int32)
     start = program * rows_per_program
     for first in tl.range(start, start + rows_per_program, R, num_stages=STAGES):
@@ -110,20 +109,20 @@ def moments_kernel(
             squares += tl.sum(b * b, axis=0)
         squared = tl.sum(squares, axis=1)
         safe = (squared > 1e-24) & (squared < 1e30)
-        estimate = tl.rsqrt(tl.where(safe, squared, 1.0))
-        # One Newton step: the hardware's estimate alone is off by 2⁻²².
+        estimate = tl.rsqrt(squared)
+        # One Newton step: the hardware's estimate alone is off by 2⁻²². Rows that are not wanted are 0 from here on.
         inverse = tl.where(safe, estimate * (1.5 - 0.5 * squared * estimate * estimate), 0.0)
-        norm = squared * inverse
+        norm = tl.where(safe, squared, 0.0) * inverse
         length = norm * inverse
         if norms is not None:
             tl.store(norms + rows, tl.where(wanted, norm, -1.0).to(tl.float64), mask=rows < count)
-        norm_sum += tl.where(safe, norm, 0.0)
-        smallest = tl.where(safe, tl.minimum(smallest, norm), smallest)
-        largest = tl.where(safe, tl.maximum(largest, norm), largest)
-        fourth += tl.where(safe, length * length, 0.0)
-        kept += safe.to(tl.int32)
-        masked += ((rows < count) & (wanted == 0)).to(tl.int32)
+        norm_sum += norm
+        smallest = tl.minimum(smallest, tl.where(safe, norm, float("inf")))
+        largest = tl.maximum(largest, norm)
+        fourth += length * length
         unsafe += (wanted & (safe == 0)).to(tl.int32)
+        if mask is not None:
+            wanted_count += wanted.to(tl.int32)
         x0, xx0, u0, uu0 = _add(a, inverse, x0, xx0, u0, uu0)
         if K1 > 0:
             x1, xx1, u1, uu1 = _add(b, inverse, x1, xx1, u1, uu1)
@@ -132,13 +131,18 @@ def moments_kernel(
     _store(target, good, x0, xx0, u0, uu0, 0, D, K0, C)
     if K1 > 0:
         _store(target, good, x1, xx1, u1, uu1, K0 * C, D, K1, C)
+    exist = tl.minimum(rows_per_program, count - start)
+    kept = exist
+    if mask is not None:
+        kept = tl.sum(wanted_count)
+    any_kept = good & (kept > 0)
     tl.store(flags + program, tl.where(good, 0, 1))
     tl.store(totals + program * 4, tl.where(good, tl.sum(norm_sum), 0.0).to(tl.float64))
     tl.store(totals + program * 4 + 1, tl.where(good, tl.min(smallest, axis=0), float("inf")).to(tl.float64))
-    tl.store(totals + program * 4 + 2, tl.where(good, tl.max(largest, axis=0), -float("inf")).to(tl.float64))
+    tl.store(totals + program * 4 + 2, tl.where(any_kept, tl.max(largest, axis=0), -float("inf")).to(tl.float64))
     tl.store(totals + program * 4 + 3, tl.where(good, tl.sum(fourth), 0.0).to(tl.float64))
-    tl.store(counts + program * 5, tl.where(good, tl.sum(kept), 0).to(tl.int64))
-    tl.store(counts + program * 5 + 1, tl.where(good, tl.sum(masked), 0).to(tl.int64))
+    tl.store(counts + program * 5, tl.where(good, kept, 0).to(tl.int64))
+    tl.store(counts + program * 5 + 1, tl.where(good, exist - kept, 0).to(tl.int64))
     tl.store(counts + program * 5 + 2, tl.zeros((), tl.int64))
     tl.store(counts + program * 5 + 3, tl.zeros((), tl.int64))
     tl.store(counts + program * 5 + 4, tl.full((), NONE, tl.int64))

@@ -3,6 +3,7 @@
 # mypy: disable-error-code="no-untyped-def,untyped-decorator"
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -70,6 +71,14 @@ def blocks(hidden: Tensor, mask: Tensor | None, limit: int) -> Iterator[Block]:
 def on_device(tensor: Tensor) -> AbstractContextManager[object]:
     """Launches go to the current device: make it the tensor's."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+
+
+def current_target() -> str:
+    """``"cuda"``, ``"blackwell"`` or ``"rocm"``: where the kernels' shapes differ."""
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return "cuda"
+    target = triton.runtime.driver.active.get_current_target()
+    return "rocm" if target.backend == "hip" else "blackwell" if target.arch >= 100 else "cuda"
 
 
 @triton.jit

@@ -19,8 +19,8 @@ def ceiling(number: int, divisor: int) -> int:
     return -(-number // divisor)
 
 
-MAX_ROWS_PER_PROGRAM = 2048
-"""Rows that ``moments`` sums in float32; at most 512 (of four rows at a time) meet in one float32 sum."""
+MAX_ROWS_PER_PROGRAM = 1024
+"""Rows that a ``moments`` program sums in float32."""
 
 
 @dataclass(frozen=True)
@@ -35,22 +35,24 @@ class MomentsTile:
 
     @classmethod
     def of(cls, dim: int, itemsize: int) -> MomentsTile:
-        """One warp a row up to d = 1024, then two, four and eight; vectors of 16 bytes."""
-        warps = 4 if dim <= 4096 else 8
-        vector = 16 // itemsize
-        warps_per_row = min(warps, power_of_two(ceiling(dim, 1024)))
-        across = min(32 * vector * warps_per_row, power_of_two(dim))
+        """One warp a row up to d = 1024, then two, four and eight; vectors of 16 bytes; short rows share the warp.
+
+        A program is one row's warps, so that Triton (whose versions differ here) has one way only to lay a row out.
+        """
+        warps = min(8, power_of_two(ceiling(dim, 1024)))
+        widest = 32 * warps * 16 // itemsize
+        across = min(widest, power_of_two(dim))
         pieces = ceiling(dim, across)
         first = 1 << (pieces.bit_length() - 1)
         rest = power_of_two(pieces - first) if pieces > first else 0
         if rest == first:
             first, rest = 2 * first, 0
-        return cls(across, first, rest, min(128, warps * 32 * vector // across), warps)
+        return cls(across, first, rest, min(32, widest // across), warps)
 
 
 def max_programs(dim: int) -> int:
-    """The most programs of a ``moments`` launch: partial sums of at most 64 MiB up to d = 16 384."""
-    return max(256, min(2048, 2**22 // power_of_two(dim)))
+    """The most programs of a ``moments`` launch: partial sums of at most 64 MiB up to d = 8192."""
+    return max(512, min(4096, 2**22 // power_of_two(dim)))
 
 
 def rows_per_program(rows: int, dim: int, least: int) -> int:
@@ -76,15 +78,16 @@ class GramTile:
     flush: int
 
     @classmethod
-    def of(cls, dim: int, dtype: torch.dtype, *, unit: bool, scaled: bool, hip: bool) -> GramTile:
+    def of(cls, dim: int, dtype: torch.dtype, target: str, *, unit: bool, scaled: bool) -> GramTile:
         """The tile for rows of ``dtype``: the more a variant computes on its rows, the fewer it holds."""
         side = tile_side(dim, dtype)
         if dtype == torch.float32:
-            return cls(side, 16, 3, 4, 256)
+            # Triton 3.6 fails to pipeline a loop of two accumulators for Blackwell.
+            return cls(side, 16, 1 if target == "blackwell" else 3, 4, 256)
         warps = 8 if side == 128 else 4
         if not unit and not scaled:
             # Three buffers of rows; on ROCm two, because a workgroup has 64 KiB.
-            return cls(side, 64, 3 if hip else 5, warps, 1024)
+            return cls(side, 64, 3 if target == "rocm" else 5, warps, 1024)
         return cls(side, 16 if unit and scaled else 32, 5, warps, 1024)
 
 
