@@ -16,6 +16,9 @@ from bench import machine as machines
 if TYPE_CHECKING:
     from rich.console import Console
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 OURS = "fastaniso"
 """The contender that every ``ratio_to_ours`` is relative to."""
 
@@ -173,8 +176,10 @@ def _seconds(call: Callable[[], object]) -> float:
 
 def show(rows: Sequence[Row], console: Console | None = None) -> None:
     """Print rows as one table an op."""
+    # Here, so that a GPU machine without rich can write rows.
     from rich.console import Console
     from rich.table import Table
+
 
     console = console or Console(width=WIDTH)
     for op in dict.fromkeys(row.op for row in rows):

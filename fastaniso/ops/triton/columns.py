@@ -33,7 +33,7 @@ def columns_kernel(
     rows_per_range,
     ONE_AXIS: tl.constexpr,
     ALIGN: tl.constexpr,
-    D: tl.constexpr,
+    D,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
     NONE: tl.constexpr,

@@ -42,7 +42,7 @@ def segments_kernel(
     stride_inner,
     ONE_AXIS: tl.constexpr,
     ALIGN: tl.constexpr,
-    D: tl.constexpr,
+    D,
     LENGTH: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
@@ -85,7 +85,7 @@ def add_segments_kernel(
     segment_starts,
     unit_sum,  # (groups, D) float64, added to
     unit_squared,  # (groups,) float64, added to
-    D: tl.constexpr,
+    D,
     PARTS: tl.constexpr,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,

@@ -20,7 +20,7 @@ TILE_COLUMNS = 128
 
 
 @triton.jit
-def read_float64(values, offsets, wanted, columns, D: tl.constexpr):
+def read_float64(values, offsets, wanted, columns, D):
     """Numbers (rows, columns) as float64, zero outside."""
     inside = wanted[:, None] & (columns < D)[None, :]
     return tl.load(values + (offsets[:, None] + columns[None, :]), mask=inside, other=0.0).to(tl.float64)
@@ -39,7 +39,7 @@ def norms_kernel(
     rows_per_program,
     ONE_AXIS: tl.constexpr,
     ALIGN: tl.constexpr,
-    D: tl.constexpr,
+    D,
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):

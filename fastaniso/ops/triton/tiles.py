@@ -28,7 +28,7 @@ def add_tiles_kernel(
     factor,  # (1,) float64
     scatter,  # (D, D) float64, added to
     splits,
-    D: tl.constexpr,
+    D,
     T: tl.constexpr,
     ROWS: tl.constexpr,
 ):
@@ -53,7 +53,7 @@ def centre_kernel(
     scatter,  # (D, D) float64: Σzzᵀ in the upper triangle; Σzzᵀ − n·s sᵀ, both triangles, afterwards
     shift,  # (D,) float64: s, the mean of z
     kept,  # (1,) int64: n
-    D: tl.constexpr,
+    D,
     T: tl.constexpr,
 ):
     """Subtract the mean's part from one upper tile and mirror it."""
