@@ -15,8 +15,8 @@ namespace fastaniso {
 
 namespace {
 
-constexpr int64_t kPieceRows = 128;           // rows normed or packed by a thread at a time
-constexpr int64_t kPivotRows = 64;            // rows whose mean is the pivot
+constexpr int64_t kPieceRows = 128;  // rows normed or packed by a thread at a time
+constexpr int64_t kPivotMeans = 5, kRowsPerMean = 5;
 constexpr int64_t kWorkForThreads = 1 << 20;  // multiply-adds below which a second thread costs more than it brings
 constexpr int64_t kHugePage = 2 << 20;
 
@@ -63,36 +63,50 @@ double number_at(const char* row, DType dtype, int64_t k) {
   }
 }
 
-double round_to_bits(double x, int bits) {
-  int exponent;
-  const double fraction = std::frexp(x, &exponent);
-  return std::ldexp(std::nearbyint(std::ldexp(fraction, bits)), exponent - bits);
+// x rounded to the last of `bits` digits of `largest`.
+double round_to_grid(double x, double largest, int bits) {
+  if (largest == 0) return 0;
+  const int last = std::ilogb(largest) - bits + 1;
+  return std::ldexp(std::nearbyint(std::ldexp(x, -last)), last);
 }
 
 // One scatter under construction. Products are of rows minus a pivot close to their mean, so that a mean far from zero
 // does not drown what is summed; `finish` moves the scatter from the pivot to the mean.
 class Scatter {
  public:
-  Scatter(const Rows& rows, double* out, bool unit) : rows_(rows), out_(out), unit_(unit) {
+  // Of the unit rows about the given pivot, or, without one, of the rows about theirs.
+  Scatter(const Rows& rows, double* out, const UnitPivot* unit_pivot) : rows_(rows), out_(out), unit_(unit_pivot) {
     const bool wide = computes_in_double(rows.dtype);
     width_ = kernels().panel_width[wide];
     panels_ = (rows.dim + width_ - 1) / width_;
-    pivot_.assign(panels_ * width_, 0.0);
+    if (unit_) pivot_ = unit_pivot->values();
+    pivot_.resize(panels_ * width_, 0.0);
     sum_.assign(panels_ * width_, 0.0);
     shift_.assign(panels_ * width_ * (wide ? 8 : 4), 0);
     std::fill_n(out_, rows.dim * rows.dim, 0.0);
   }
 
-  // The pivot: the mean of the first rows, rounded to what the product computes in. That of 16-bit rows is rounded to
-  // their own grid: differences then have few digits, and their products add up without rounding for long.
-  void set_pivot(const std::vector<const char*>& rows, const std::vector<double>& norms) {
-    const int64_t count = std::min<int64_t>(rows.size(), kPivotRows);
+  // The pivot of the rows: by dimension the median of five means of the first rows, which one row that towers over the
+  // rest does not move. That of 16-bit rows is rounded to the grid of their largest: differences then have few digits,
+  // and their products add up without rounding for long, or at least do not all round alike.
+  void set_pivot(const std::vector<const char*>& rows) {
+    if (unit_) return;
+    const int64_t count = rows.size(), each = std::max<int64_t>(std::min(kRowsPerMean, count / kPivotMeans), 1);
+    const int64_t means = std::min(kPivotMeans, count);
     for (int64_t k = 0; k < rows_.dim; ++k) {
-      double mean = 0;
-      for (int64_t r = 0; r < count; ++r) mean += number_at(rows[r], rows_.dtype, k) / (unit_ ? norms[r] : 1.0) / count;
-      pivot_[k] = computes_in_double(rows_.dtype) ? mean : float(mean);
-      if (!unit_ && rows_.dtype == kFloat16) pivot_[k] = round_to_bits(mean, 11);
-      if (!unit_ && rows_.dtype == kBFloat16) pivot_[k] = round_to_bits(mean, 8);
+      double mean[kPivotMeans] = {}, largest = 0;
+      for (int64_t m = 0; m < means; ++m) {
+        for (int64_t r = 0; r < each; ++r) {
+          const double x = number_at(rows[m * each + r], rows_.dtype, k);
+          mean[m] += x / each;
+          largest = std::max(largest, std::fabs(x));
+        }
+      }
+      std::nth_element(mean, mean + means / 2, mean + means);
+      const double pivot = mean[means / 2];
+      pivot_[k] = computes_in_double(rows_.dtype) ? pivot : float(pivot);
+      if (rows_.dtype == kFloat16) pivot_[k] = round_to_grid(pivot, largest, 11);
+      if (rows_.dtype == kBFloat16) pivot_[k] = round_to_grid(pivot, largest, 8);
       largest_pivot_ = std::max(largest_pivot_, std::fabs(pivot_[k]));
     }
   }
@@ -169,13 +183,14 @@ RowTotals gram(const Rows& rows, double* sums, double* scatter, double* unit_sca
   if (count * rows.dim * rows.dim < kWorkForThreads) threads = 1;
 
   std::vector<Scatter> scatters;
-  if (scatter) scatters.emplace_back(rows, scatter, false);
-  if (unit_scatter) scatters.emplace_back(rows, unit_scatter, true);
+  const UnitPivot unit_pivot(rows);
+  if (scatter) scatters.emplace_back(rows, scatter, nullptr);
+  if (unit_scatter) scatters.emplace_back(rows, unit_scatter, &unit_pivot);
   const int64_t width = kernels().panel_width[wide];
   const int64_t panel_bytes = (rows.dim + width - 1) / width * width * block * (wide ? 8 : 4);
   const PanelMemory memory(panel_bytes);
   std::vector<MomentsBuffer> buffers;
-  for (int t = 0; t < threads; ++t) buffers.emplace_back(rows.dim);
+  for (int t = 0; t < threads; ++t) buffers.emplace_back(rows.dim, unit_pivot);
 
   std::fill_n(sums, kSums * rows.dim, 0.0);
   RowTotals totals = no_rows();
@@ -194,11 +209,12 @@ RowTotals gram(const Rows& rows, double* sums, double* scatter, double* unit_sca
     }
     for (Scatter& s : scatters) {
       if (kept.empty()) continue;
-      if (totals.kept == 0) s.set_pivot(kept, kept_norms);
+      if (totals.kept == 0) s.set_pivot(kept);
       s.add_block(kept, kept_norms, here.norm_max, {memory.data(), int64_t(kept.size()), block}, threads, interrupt);
     }
     add(totals, here);
   }
+  move_to_origin(sums, rows.dim, unit_pivot, totals.kept);
   for (Scatter& s : scatters) s.finish(totals.kept, threads, interrupt);
   return totals;
 }

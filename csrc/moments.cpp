@@ -1,6 +1,7 @@
 #include "moments.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 namespace fastaniso {
@@ -8,6 +9,10 @@ namespace fastaniso {
 namespace {
 constexpr int64_t kPieceBytes = 1 << 20;       // long beside a merge, short beside a second
 constexpr int64_t kBytesForThreads = 2 << 20;  // below this a second thread costs more than it brings
+constexpr int64_t kPivotRows = 64;
+constexpr int64_t kPivotPadding = 48;   // the widest panel of `gram`
+constexpr double kPivotGrid = 0x1p-16;  // fine beside a unit row, coarse beside its last digit: with more digits, all
+                                        // u − pivot would end in the same ones and round alike
 }  // namespace
 
 RowTotals no_rows() {
@@ -35,10 +40,29 @@ int64_t bytes_of(DType dtype) {
 
 bool computes_in_double(DType dtype) { return dtype == kFloat64; }
 
-MomentsBuffer::MomentsBuffer(int64_t dim) {
+UnitPivot::UnitPivot(const Rows& rows) : values_((rows.dim + kPivotPadding - 1) / kPivotPadding * kPivotPadding) {
+  const int64_t count = rows.outer * rows.inner;
+  double norms[kPivotRows];
+  const std::vector<int64_t> one_group(count ? kPivotRows : 0, 0);
+  RowTotals totals = no_rows();
+  for (int64_t begin = 0; begin < count && totals.kept == 0; begin += kPivotRows) {
+    const int64_t end = std::min(begin + kPivotRows, count);
+    kernels().norms[rows.dtype](rows, begin, end, totals, norms);
+    if (totals.kept)
+      kernels().add_units[rows.dtype](rows, begin, end, norms, one_group.data() - begin, 0, rows.dim, values_.data());
+  }
+  const bool narrow = !computes_in_double(rows.dtype);
+  if (narrow) narrow_.resize(values_.size());
+  for (size_t k = 0; k < values_.size() && totals.kept; ++k) {
+    values_[k] /= totals.kept;
+    if (narrow) values_[k] = narrow_[k] = float(std::nearbyint(values_[k] / kPivotGrid) * kPivotGrid);
+  }
+}
+
+MomentsBuffer::MomentsBuffer(int64_t dim, const UnitPivot& pivot) {
   const int64_t padded = (dim + kPadding - 1) / kPadding * kPadding;
   memory_.assign(kSums * padded, 0.0);
-  partial = {padded, memory_.data(), no_rows()};
+  partial = {padded, memory_.data(), pivot.data(), no_rows()};
 }
 
 void MomentsBuffer::clear() {
@@ -68,12 +92,23 @@ RowTotals moments(const Rows& rows, double* sums, int threads, Interrupt& interr
   const int64_t piece_rows = std::max<int64_t>(kPieceBytes / row_bytes / kTileRows, 1) * kTileRows;
   if (count * row_bytes < kBytesForThreads) threads = 1;
   threads = int(std::min<int64_t>(threads, count / piece_rows + 1));
+  const UnitPivot pivot(rows);
   std::vector<MomentsBuffer> buffers;
-  for (int t = 0; t < threads; ++t) buffers.emplace_back(rows.dim);
+  for (int t = 0; t < threads; ++t) buffers.emplace_back(rows.dim, pivot);
   std::fill_n(sums, kSums * rows.dim, 0.0);
   RowTotals totals = no_rows();
   add_moments(rows, 0, count, piece_rows, buffers.data(), threads, interrupt, sums, totals, nullptr);
+  move_to_origin(sums, rows.dim, pivot, totals.kept);
   return totals;
+}
+
+void move_to_origin(double* sums, int64_t dim, const UnitPivot& pivot, int64_t kept) {
+  double *unit = sums + 2 * dim, *unit_squared = sums + 3 * dim;
+  for (int64_t k = 0; k < dim; ++k) {
+    const double p = pivot.values()[k];
+    unit_squared[k] += p * (2 * unit[k] + kept * p);
+    unit[k] += kept * p;
+  }
 }
 
 }  // namespace fastaniso

@@ -15,10 +15,22 @@ void add(RowTotals& to, const RowTotals& from);
 int64_t bytes_of(DType dtype);
 bool computes_in_double(DType dtype);
 
+// The mean of the first unit rows, with few digits unless the kernels compute in float64.
+class UnitPivot {
+ public:
+  explicit UnitPivot(const Rows& rows);
+  const std::vector<double>& values() const { return values_; }  // dim, padded with zeros
+  const void* data() const { return narrow_.empty() ? static_cast<const void*>(values_.data()) : narrow_.data(); }
+
+ private:
+  std::vector<double> values_;
+  std::vector<float> narrow_;
+};
+
 // One thread's partial sums, zero at first.
 class MomentsBuffer {
  public:
-  explicit MomentsBuffer(int64_t dim);
+  MomentsBuffer(int64_t dim, const UnitPivot& pivot);
   MomentsPartial partial;
   void clear();
 
@@ -29,8 +41,12 @@ class MomentsBuffer {
 // Σx, Σx², Σu, Σu² over all rows into sums (kSums, dim), which is overwritten.
 RowTotals moments(const Rows& rows, double* sums, int threads, Interrupt& interrupt);
 
-// Rows begin..end in fixed pieces, added to `sums` and `totals` in order; fills norms (end − begin) if given.
+// Rows begin..end in fixed pieces, added to `totals` and, as Σx, Σx², Σ(u − pivot), Σ(u − pivot)², to `sums`, in order;
+// fills norms (end − begin) if given.
 void add_moments(const Rows& rows, int64_t begin, int64_t end, int64_t piece_rows, MomentsBuffer* buffers, int threads,
                  Interrupt& interrupt, double* sums, RowTotals& totals, double* norms);
+
+// Turns the sums about the pivot into Σu and Σu².
+void move_to_origin(double* sums, int64_t dim, const UnitPivot& pivot, int64_t kept);
 
 }  // namespace fastaniso

@@ -30,10 +30,11 @@ constexpr int64_t kPadding = 16;    // the widest vector, in floats
 constexpr int kTileRows = 128;      // rows that moments takes at a time: at most,
 constexpr int kLeastTileRows = 16;  // and at least, however wide
 
-// One thread's share of a moments pass.
+// One thread's share of a moments pass. Unit rows are summed as u − pivot, which keeps the digits of a collapsed cloud.
 struct MomentsPartial {
-  int64_t padded;  // dim rounded up to kPadding
-  double* sums;    // kSums × padded
+  int64_t padded;     // dim rounded up to kPadding
+  double* sums;       // kSums × padded
+  const void* pivot;  // float or double like what the kernel computes in, padded with zeros
   RowTotals totals;
 };
 

@@ -12,7 +12,6 @@ from fastaniso.ops import dispatch
 from fastaniso.rows import as_rows
 
 
-# Σx² of 1e60 is beyond what float64 can square again; nothing else is.
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_gram(isa: str, dtype: str, case: str) -> None:
@@ -23,9 +22,9 @@ def test_gram(isa: str, dtype: str, case: str) -> None:
     assert torch.equal(ours.counts, right.counts)
     values, units = kept(rows)
     assert ((ours.sums - right.sums).abs() <= tolerance.sums(values, units, DTYPES[dtype])).all()
-    for name, entries in (("scatter", values), ("unit_scatter", units)):
+    for name, entries, kept_first, grid in (("scatter", values, 25, 0), ("unit_scatter", units, 64, 2**-16)):
         error = (getattr(ours, name) - getattr(right, name)).abs()
-        bound = tolerance.scatter(entries, DTYPES[dtype], fused=isa != "scalar")
+        bound = tolerance.scatter(entries, DTYPES[dtype], fused=isa != "scalar", kept_first=kept_first, grid=grid)
         assert (error <= bound).all(), f"{name}: {(error / bound).max():.2f} times the bound"
         assert torch.equal(getattr(ours, name), getattr(ours, name).T)
 
@@ -48,7 +47,8 @@ def test_covariance_not_worse_than_torch_in_float32(isa: str, dtype: str, case: 
     right = dispatch.gram(as_rows(values), unit=False, backend="reference").scatter
     ours = dispatch.gram(as_rows(values), unit=False, backend="cpu").scatter
     theirs = torch.cov(values.float().T, correction=0).double() * len(values)
-    assert (ours - right).norm() <= (theirs - right).norm() + 1e-6 * right.norm()
+    # A few roundings of what is measured: below that the comparison is a toss.
+    assert (ours - right).norm() <= (theirs - right).norm() + 4 * tolerance.rounding(torch.float32) * right.norm()
 
 
 def test_moments_are_those_of_the_moments_op(isa: str) -> None:

@@ -40,7 +40,8 @@ def test_not_worse_than_torch_in_the_same_dtype(isa: str, dtype: str, case: str)
     ours = dispatch.moments(rows, backend="cpu").unit_sum
     chosen = values if mask is None else values[mask]
     theirs = torch.nn.functional.normalize(chosen, dim=1).sum(0).double()
-    assert (ours - right).norm() <= (theirs - right).norm() + torch.finfo(torch.float32).eps
+    # Half a unit in the last place of what is measured: below that the comparison is a toss.
+    assert (ours - right).norm() <= (theirs - right).norm() + tolerance.rounding(torch.float32) * right.norm()
 
 
 def test_unit_squares_total_is_the_sum_of_the_rounded_ones(isa: str) -> None:

@@ -21,7 +21,12 @@ def rounding(dtype: torch.dtype) -> float:
 
 
 def sums(rows: Tensor, units: Tensor, dtype: torch.dtype) -> Tensor:
-    """Bound (4, d) on the error of Σx, Σx², Σu, Σu² over kept float64 rows."""
+    """Bound (4, d) on the error of Σx, Σx², Σu, Σu² over kept float64 rows.
+
+    Unit rows are summed as u − p, p the mean of the first 64: at most as large as u and p together.
+    """
+    pivot = units[:64].mean(0).abs() if len(units) else units.new_zeros(units.shape[1])
+    units = units.abs() + pivot
     absolute = torch.stack((rows.abs().sum(0), rows.square().sum(0), units.abs().sum(0), units.square().sum(0)))
     # √128 roundings of the sum; u = x·(1/‖x‖) carries the error of the norm's square, d terms in √d roundings.
     terms = TILE_ROWS**0.5 + rows.shape[1] ** 0.5 / 8 + 4
@@ -35,16 +40,17 @@ def norms(dim: int, dtype: torch.dtype) -> float:
     return SAFETY * ((dim / 8) ** 0.5 + 2) * rounding(dtype)
 
 
-def scatter(rows: Tensor, dtype: torch.dtype, *, fused: bool, kept_first: int = 64) -> Tensor:
+def scatter(rows: Tensor, dtype: torch.dtype, *, fused: bool, kept_first: int, grid: float = 0) -> Tensor:
     """Bound (d, d) on the error of Σ(x − x̄)(x − x̄)ᵀ over kept float64 rows.
 
-    Products are of rows minus a pivot, the mean of the first 64, and sum to at most √(D_i·D_j), D_i = Σ(x_i − pivot)².
+    Products are of rows minus a pivot, the mean of the first rows to within half a ``grid``, and sum to at most
+    √(D_i·D_j), D_i = Σ(x_i − pivot)².
     Where most rows are alike their products round alike and the walk is not random: the full bound of 256 roundings.
     Without a fused multiply-add, x·scale is rounded before the pivot is subtracted: one rounding of |x| a factor.
     """
     n = max(len(rows), 1)
     pivot = rows[:kept_first].mean(0) if len(rows) else torch.zeros(rows.shape[1])
-    about_pivot = (rows - pivot).square().sum(0).sqrt()
+    about_pivot = ((rows - pivot).abs() + grid / 2).square().sum(0).sqrt()
     size = rows.square().sum(0).sqrt()
     unit = rounding(dtype)
     entry = about_pivot * unit + size * (unit if not fused else unit**2) + n**0.5 * pivot.abs() * unit**2

@@ -23,7 +23,7 @@ void row_norms(const Rows& rows, int64_t begin, int64_t end, RowTotals& totals, 
       norm = std::sqrt(double(squares));
       count_norm(totals, norm, 1.0);
     } else {
-      norm = settle_hard_row(row, rows.dim, at.index, totals, nullptr, 0);
+      norm = settle_hard_row(row, rows.dim, at.index, totals, nullptr);
     }
   }
 }

@@ -1,6 +1,6 @@
-// Σx, Σx², Σu, Σu² with u = x/‖x‖ in one read. Rows go by tiles that stay in the second-level cache: first their norms,
-// row by row; then their sums, a few columns at a time down all rows of the tile, so that the sums live in registers
-// while the next tile is fetched.
+// Σx, Σx², Σ(u − pivot), Σ(u − pivot)² with u = x/‖x‖ in one read. Rows go by tiles that stay in the second-level
+// cache: first their norms, row by row; then their sums, a few columns at a time down all rows of the tile, so that the
+// sums live in registers while the next tile is fetched.
 #pragma once
 
 #include "vec.h"
@@ -37,7 +37,7 @@ FASTANISO_INLINE void count_norm(RowTotals& totals, double norm, double unit_squ
 // Its terms go straight to the float64 sums (if given), because the float lanes could not hold them.
 template <class S>
 __attribute__((noinline)) double settle_hard_row(const S* row, int64_t dim, int64_t index, RowTotals& totals,
-                                                 double* sums, int64_t padded) {
+                                                 MomentsPartial* out) {
   double largest = 0;
   bool finite = true;
   for (int64_t k = 0; k < dim; ++k) {
@@ -57,13 +57,12 @@ __attribute__((noinline)) double settle_hard_row(const S* row, int64_t dim, int6
   }
   const double root = std::sqrt(squares);
   count_norm(totals, largest * root, 1.0);
-  if (sums) {
+  if (out) {
+    const auto* pivot = static_cast<const typename Compute<S>::T*>(out->pivot);
     for (int64_t k = 0; k < dim; ++k) {
-      const double x = to_double(row[k]), u = x / largest / root;
-      sums[k] += x;
-      sums[padded + k] += x * x;
-      sums[2 * padded + k] += u;
-      sums[3 * padded + k] += u * u;
+      const double x = to_double(row[k]), u = x / largest / root - pivot[k];
+      const double terms[kSums] = {x, x * x, u, u * u};
+      for (int s = 0; s < kSums; ++s) out->sums[s * out->padded + k] += terms[s];
     }
   }
   return largest * root;
@@ -121,12 +120,14 @@ constexpr int rows_in_float() {
 // Adds VECTORS vectors of columns of all rows to the float64 sums; with LAST, one vector of the `left` last columns.
 template <int VECTORS, bool LAST, class S, class T>
 FASTANISO_INLINE void add_columns(const Tile<S>& tile, const T* scale, const Tile<S>& next, int64_t k, int64_t left,
-                                  double* sums, int64_t padded) {
+                                  MomentsPartial& out) {
   typedef typename Compute<S>::V V;
   // A fetch for every second line of 32-bit rows, whose neighbour comes along, and for every line of 16-bit rows: more
   // fill the queue that the loads of this tile need, too.
   constexpr int width = sizeof(V) / sizeof(T), fetch = sizeof(S) == 2 ? 32 : 128 / sizeof(S);
   constexpr int run = rows_in_float<S>();
+  V pivot[VECTORS];
+  for (int v = 0; v < VECTORS; ++v) pivot[v] = load(static_cast<const T*>(out.pivot) + k + v * width);
   for (int r = 0; r < tile.count;) {
     V sum[kSums][VECTORS] = {};
     for (const int stop = r + run < tile.count ? r + run : tile.count; r < stop; ++r) {
@@ -134,7 +135,7 @@ FASTANISO_INLINE void add_columns(const Tile<S>& tile, const T* scale, const Til
         if ((k + p) % fetch == 0) __builtin_prefetch(next.rows[r] + k + p, 0, 2);
       for (int v = 0; v < VECTORS; ++v) {
         const S* from = tile.rows[r] + k + v * width;
-        const V x = LAST ? load_first(from, left) : load(from), u = x * scale[r];
+        const V x = LAST ? load_first(from, left) : load(from), u = x * scale[r] - pivot[v];
         sum[0][v] += x;
         sum[1][v] += x * x;
         sum[2][v] += u;
@@ -142,7 +143,7 @@ FASTANISO_INLINE void add_columns(const Tile<S>& tile, const T* scale, const Til
       }
     }
     for (int s = 0; s < kSums; ++s)
-      for (int v = 0; v < VECTORS; ++v) add_to(sums + s * padded + k + v * width, sum[s][v]);
+      for (int v = 0; v < VECTORS; ++v) add_to(out.sums + s * out.padded + k + v * width, sum[s][v]);
   }
 }
 
@@ -171,7 +172,7 @@ void moments(const Rows& rows, int64_t begin, int64_t end, MomentsPartial& out, 
         count_norm(out.totals, norm, squares * double(scale[kept]) * scale[kept]);
         tile.rows[kept++] = tile.rows[r];
       } else {
-        norm = settle_hard_row(tile.rows[r], rows.dim, tile.index[r], out.totals, out.sums, out.padded);
+        norm = settle_hard_row(tile.rows[r], rows.dim, tile.index[r], out.totals, &out);
       }
       if (norms) norms[tile.index[r] - begin] = norm;
     }
@@ -179,9 +180,9 @@ void moments(const Rows& rows, int64_t begin, int64_t end, MomentsPartial& out, 
 
     int64_t k = 0;
     for (; k + vectors * width <= rows.dim; k += vectors * width)
-      add_columns<vectors, false>(tile, scale, next, k, 0, out.sums, out.padded);
-    for (; k + width <= rows.dim; k += width) add_columns<1, false>(tile, scale, next, k, 0, out.sums, out.padded);
-    if (k < rows.dim) add_columns<1, true>(tile, scale, next, k, rows.dim - k, out.sums, out.padded);
+      add_columns<vectors, false>(tile, scale, next, k, 0, out);
+    for (; k + width <= rows.dim; k += width) add_columns<1, false>(tile, scale, next, k, 0, out);
+    if (k < rows.dim) add_columns<1, true>(tile, scale, next, k, rows.dim - k, out);
   }
 }
 
