@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 from torch import Tensor
 
@@ -10,7 +11,6 @@ from bench import inputs, limits
 from bench.baselines import GRAM, Contender, error_of_matrix
 from bench.harness import Row, Timing, interleave
 from bench.machine import use_threads
-from bench.memory import peaks
 from bench.options import Options, row, skip_missing
 
 MAIN = (50_000, 768)
@@ -43,7 +43,7 @@ def compare(size: tuple[int, int, str], contenders: list[Contender], options: Op
     names = [c.name for c in contenders]
     options.say(f"gram: {n:,} × {d} {dtype}: {', '.join(names)}")
     most = options.most_threads
-    memory = {} if options.only_ours else peaks("gram", names, n, d, dtype, most)
+    memory = options.peaks("gram", names, n, d, dtype)
     rows = inputs.make(n, d, dtype)
     use_threads(most)
     errors = _errors(rows, contenders)
@@ -64,7 +64,7 @@ def compare(size: tuple[int, int, str], contenders: list[Contender], options: Op
             if (c.name, threads) not in timings:
                 continue
             backend = "cpu" if c.package == "fastaniso" else c.package
-            last = {"peak_mib": memory.get(c.name), "error": errors[c.name]} if threads == most else {}
+            last: dict[str, Any] = {"peak_mib": memory.get(c.name), "error": errors[c.name]} if threads == most else {}
             timing = timings[c.name, threads]
             out.append(
                 row("gram", c.name, backend, size, threads, timing, operations=triangle, limit=limit, ours=ours, **last)
@@ -73,7 +73,7 @@ def compare(size: tuple[int, int, str], contenders: list[Contender], options: Op
 
 
 def _errors(rows: Tensor, contenders: list[Contender]) -> dict[str, float]:
-    errors = {}
+    errors: dict[str, float] = {}
     for unit in (True, False):
         exact = inputs.exact_second_moment(rows, unit=unit)
         errors |= {c.name: error_of_matrix(c.call(rows), exact) for c in contenders if c.normalised == unit}

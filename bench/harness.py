@@ -71,8 +71,8 @@ class Row:
 
 
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
-_INTS, _WORDS = ("n", "d", "threads"), ("op", "contender", "backend", "isa", "dtype", "input")
-_WORDS += ("machine", "versions", "commit", "date")
+_INTS = ("n", "d", "threads")
+_WORDS = ("op", "contender", "backend", "isa", "dtype", "input", "machine", "versions", "commit", "date")
 
 
 def append(rows: Iterable[Row], folder: Path) -> list[Path]:
@@ -130,7 +130,7 @@ class Timing:
         ordered = sorted(seconds)
         return cls(*(ordered[round(share * (len(ordered) - 1))] for share in (0.2, 0.5, 0.8)))
 
-    def columns(self) -> dict[str, float]:
+    def columns(self) -> dict[str, Any]:
         """As a row's columns."""
         return {"p20_ms": 1e3 * self.p20, "p50_ms": 1e3 * self.p50, "p80_ms": 1e3 * self.p80}
 
@@ -179,7 +179,6 @@ def show(rows: Sequence[Row], console: Console | None = None) -> None:
     # Here, so that a GPU machine without rich can write rows.
     from rich.console import Console
     from rich.table import Table
-
 
     console = console or Console(width=WIDTH)
     for op in dict.fromkeys(row.op for row in rows):

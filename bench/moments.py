@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 from torch import Tensor
 
@@ -10,7 +11,6 @@ from bench import inputs, limits
 from bench.baselines import MOMENTS, Contender, error_of_mean
 from bench.harness import OURS, Row, Timing, interleave
 from bench.machine import use_threads
-from bench.memory import peaks
 from bench.options import Options, row, skip_missing
 
 LARGE, FULL_MATRIX, SCALING = (1_000_000, 768), (20_000, 768), (50_000, 768)
@@ -52,7 +52,7 @@ def compare(n: int, d: int, dtype: str, contenders: list[Contender], options: Op
     options.say(f"moments: {n:,} × {d} {dtype}: {', '.join(names)}")
     most = options.most_threads
     # Before the rows are made here: they would be in memory twice.
-    memory = {} if options.only_ours else peaks("moments", names, n, d, dtype, most)
+    memory = options.peaks("moments", names, n, d, dtype)
     rows = inputs.make(n, d, dtype)
     use_threads(most)
     exact = inputs.exact_mean_cosine(rows)
@@ -71,7 +71,7 @@ def compare(n: int, d: int, dtype: str, contenders: list[Contender], options: Op
             if (c.name, threads) not in timings:
                 continue
             backend, timing = ("cpu" if c.name == OURS else c.package), timings[c.name, threads]
-            last = {"peak_mib": memory.get(c.name), "error": errors[c.name]} if threads == most else {}
+            last: dict[str, Any] = {"peak_mib": memory.get(c.name), "error": errors[c.name]} if threads == most else {}
             out.append(row("moments", c.name, backend, size, threads, timing, limit=limit, ours=ours, **last))
     return out
 

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from bench.baselines import Contender
 from bench.harness import Row, Timing
+from bench.memory import peaks
 from fastaniso.ops import cpu
 
 
@@ -30,6 +31,12 @@ class Options:
 
     def say(self, text: str) -> None:
         Console(stderr=True, soft_wrap=True).print(f"[dim]{cpu.isa()}[/dim] {text}", highlight=False)
+
+    def peaks(self, op: str, names: Iterable[str], n: int, d: int, dtype: str) -> dict[str, float]:
+        """``memory.peaks``, where it is worth a process of its own."""
+        if self.only_ours or (self.quick and dtype != "float32"):
+            return {}
+        return peaks(op, names, n, d, dtype, self.most_threads)
 
     def rounds(self, fewest: int = 5, most: int = 40) -> tuple[int, int]:
         """Fewest and most rounds of ``harness.interleave``."""

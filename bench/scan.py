@@ -32,9 +32,10 @@ def run(options: Options) -> list[Row]:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
+    network: Any
     network, tokenizer = load_model(Path(spec.origin).parent / "model", device="cpu", dtype=None)
     network.eval()
-    max_tokens = 1_000 if options.quick else TOKENS
+    max_tokens = 300 if options.quick else TOKENS
     stream = functools.partial(_batches, tokenizer, max_tokens)
     ready = list(stream())
     tokens, d = sum(batch.kept for batch in ready), network.config.hidden_size

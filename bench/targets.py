@@ -118,8 +118,8 @@ def _full_matrix(rows: Sequence[Row]) -> float | None:
 
 
 def _latency_us(rows: Sequence[Row]) -> float | None:
-    ours = [row.p50_ms for row in rows if row.op == "small" and row.contender.startswith(OURS)]
-    return 1e3 * max(ours) if len(ours) == 2 * len(small.SHAPES) and None not in ours else None
+    ours = [row.p50_ms for row in rows if row.op == "small" and row.contender.startswith(OURS) and row.p50_ms]
+    return 1e3 * max(ours) if len(ours) == 2 * len(small.SHAPES) else None
 
 
 def _gram_memory_over(rows: Sequence[Row]) -> float | None:
