@@ -6,17 +6,20 @@
 namespace fastaniso {
 
 namespace {
-constexpr int64_t kBlockBytes = 512 << 10;     // stays in the second-level cache between the two steps
-constexpr int64_t kColumns = 64;               // a thread's columns are whole cache lines of every dtype
-constexpr int64_t kBytesForThreads = 2 << 20;  // below this a second thread costs more than it brings
+// Rows between the two steps: on one thread they stay in its second-level cache; several share the last level, and the
+// fewer the blocks, the less they wait for each other. Neither changes a sum.
+constexpr int64_t kBlockBytes = 256 << 10, kSharedBlockBytes = 4 << 20;
+constexpr int64_t kPiecesInBlock = 16;
+constexpr int64_t kColumns = 64;  // a thread's columns are whole cache lines of every dtype
 }  // namespace
 
 RowTotals group_moments(const Rows& rows, const int64_t* groups, int64_t num_groups, int64_t* counts, double* unit_sum,
                         double* unit_squared, int64_t* outside, int threads, Interrupt& interrupt) {
   const Kernels& isa = kernels();
   const int64_t count = rows.outer * rows.inner, row_bytes = rows.dim * bytes_of(rows.dtype);
-  const int64_t block = std::clamp<int64_t>(kBlockBytes / row_bytes, 64, 4096), piece = block / 8;
   if (count * row_bytes < kBytesForThreads) threads = 1;
+  const int64_t block_rows = (threads == 1 ? kBlockBytes : kSharedBlockBytes) / row_bytes;
+  const int64_t piece = std::max<int64_t>(block_rows / kPiecesInBlock, 1), block = piece * kPiecesInBlock;
   std::fill_n(counts, num_groups, 0);
   std::fill_n(unit_sum, num_groups * rows.dim, 0.0);
   std::fill_n(unit_squared, num_groups, 0.0);

@@ -9,6 +9,10 @@
 
 namespace fastaniso {
 
+// Below this a second thread costs more than it brings: one reads it in under a millisecond, and waking another, which
+// may have to wait for a core, can take as long.
+constexpr int64_t kBytesForThreads = 8 << 20;
+
 RowTotals no_rows();
 void add(RowTotals& to, const RowTotals& from);
 
