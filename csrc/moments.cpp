@@ -7,7 +7,7 @@
 namespace fastaniso {
 
 namespace {
-constexpr int64_t kPieceBytes = 1 << 20;  // long beside a merge, short beside a second
+constexpr int64_t kPieceBytes = 8 << 20;  // long beside a merge, short beside a second
 constexpr int64_t kPivotRows = 64;
 constexpr int64_t kPivotPadding = 48;   // the widest panel of `gram`
 constexpr double kPivotGrid = 0x1p-16;  // fine beside a unit row, coarse beside its last digit: with more digits, all

@@ -98,9 +98,11 @@ FASTANISO_INLINE typename Compute<S>::T sum_of_squares(const S* row, int64_t dim
   V sums[kUnroll] = {};
   int64_t k = 0;
   for (; k + kUnroll * width <= dim; k += kUnroll * width) {
-    for (int i = 0; i < kUnroll; ++i) {
-      const V x = load(row + k + i * width);
-      sums[i] += x * x;
+    for (int i = 0; i < kUnroll; i += 2) {
+      V x[2];
+      load_pair(row + k + i * width, x[0], x[1]);
+      sums[i] += x[0] * x[0];
+      sums[i + 1] += x[1] * x[1];
     }
   }
   for (; k < dim; k += width) {
@@ -110,6 +112,19 @@ FASTANISO_INLINE typename Compute<S>::T sum_of_squares(const S* row, int64_t dim
   return lane_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
+// A fetch for every pair of lines of 32-bit rows, of which the second comes along, and for every line of 16-bit rows:
+// more fill the queue that the loads of the present tile need, too.
+template <class S>
+constexpr int numbers_per_fetch() {
+  return sizeof(S) == 2 ? 32 : 128 / sizeof(S);
+}
+
+// Fetches the first line of the aligned stretch of BYTES that p lies in.
+template <uintptr_t BYTES>
+FASTANISO_INLINE void fetch_line(const void* p) {
+  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(p) & ~(BYTES - 1)), 0, 2);
+}
+
 // Rows summed in float32 before they go to float64: few enough that float32 rows err less than the pairwise sums of
 // torch do; 16-bit rows have more to spare.
 template <class S>
@@ -117,40 +132,85 @@ constexpr int rows_in_float() {
   return sizeof(S) == 2 ? kTileRows : 32;
 }
 
-// Adds VECTORS vectors of columns of all rows to the float64 sums; with LAST, one vector of the `left` last columns.
-template <int VECTORS, bool LAST, class S, class T>
-FASTANISO_INLINE void add_columns(const Tile<S>& tile, const T* scale, const Tile<S>& next, int64_t k, int64_t left,
+// The sums of one vector of columns.
+template <class V>
+struct ColumnSums {
+  V sum = {}, square = {}, unit = {}, unit_square = {};
+
+  template <class T>
+  FASTANISO_INLINE void add(V x, T scale, V pivot) {
+    const V u = x * scale - pivot;
+    sum += x;
+    square += x * x;
+    unit += u;
+    unit_square += u * u;
+  }
+};
+
+// Calls add(r) for the rows of a tile, and flush() each time the sums have taken as many as float32 should hold.
+template <class S, class Add, class Flush>
+FASTANISO_INLINE void down_the_rows(int count, const Add& add, const Flush& flush) {
+  constexpr int run = rows_in_float<S>();
+  for (int r = 0; r < count; flush())
+    for (const int stop = r + run < count ? r + run : count; r < stop; ++r) add(r);
+}
+
+// Adds PAIRS pairs of vectors of columns to the float64 sums, and fetches the same columns of the next tile.
+template <int PAIRS, class S, class T>
+FASTANISO_INLINE void add_columns(const Tile<S>& tile, const T* scale, const Tile<S>& next, int64_t k,
                                   MomentsPartial& out) {
   typedef typename Compute<S>::V V;
-  // A fetch for every second line of 32-bit rows, whose neighbour comes along, and for every line of 16-bit rows: more
-  // fill the queue that the loads of this tile need, too.
-  constexpr int width = sizeof(V) / sizeof(T), fetch = sizeof(S) == 2 ? 32 : 128 / sizeof(S);
-  constexpr int run = rows_in_float<S>();
-  V pivot[VECTORS];
-  for (int v = 0; v < VECTORS; ++v) pivot[v] = load(static_cast<const T*>(out.pivot) + k + v * width);
-  for (int r = 0; r < tile.count;) {
-    V sum[kSums][VECTORS] = {};
-    for (const int stop = r + run < tile.count ? r + run : tile.count; r < stop; ++r) {
-      for (int p = 0; p < VECTORS * width; p += width)
-        if ((k + p) % fetch == 0) __builtin_prefetch(next.rows[r] + k + p, 0, 2);
-      for (int v = 0; v < VECTORS; ++v) {
-        const S* from = tile.rows[r] + k + v * width;
-        const V x = LAST ? load_first(from, left) : load(from), u = x * scale[r] - pivot[v];
-        sum[0][v] += x;
-        sum[1][v] += x * x;
-        sum[2][v] += u;
-        sum[3][v] += u * u;
-      }
-    }
-    for (int s = 0; s < kSums; ++s)
-      for (int v = 0; v < VECTORS; ++v) add_to(out.sums + s * out.padded + k + v * width, sum[s][v]);
-  }
+  constexpr int width = sizeof(V) / sizeof(T), fetch = numbers_per_fetch<S>();
+  ColumnSums<V> sums[PAIRS][2];
+  V pivot[PAIRS][2];
+  for (int p = 0; p < PAIRS; ++p)
+    load_like_pair<S>(static_cast<const T*>(out.pivot) + k + 2 * p * width, pivot[p][0], pivot[p][1]);
+  down_the_rows<S>(
+      tile.count,
+      [&](int r) {
+        for (int p = 0; p < 2 * PAIRS * width; p += fetch)
+          if (2 * PAIRS * width % fetch == 0 || k % fetch == 0) fetch_line<fetch * sizeof(S)>(next.rows[r] + k + p);
+        for (int p = 0; p < PAIRS; ++p) {
+          V x[2];
+          load_pair(tile.rows[r] + k + 2 * p * width, x[0], x[1]);
+          for (int i = 0; i < 2; ++i) sums[p][i].add(x[i], scale[r], pivot[p][i]);
+        }
+      },
+      [&] {
+        for (int p = 0; p < PAIRS; ++p) {
+          double* to = out.sums + k + 2 * p * width;
+          add_pair<S>(to, sums[p][0].sum, sums[p][1].sum);
+          add_pair<S>(to + out.padded, sums[p][0].square, sums[p][1].square);
+          add_pair<S>(to + 2 * out.padded, sums[p][0].unit, sums[p][1].unit);
+          add_pair<S>(to + 3 * out.padded, sums[p][0].unit_square, sums[p][1].unit_square);
+          sums[p][0] = sums[p][1] = {};
+        }
+      });
+}
+
+// The same for the last columns, at most one vector of them at a time.
+template <class S, class T>
+FASTANISO_INLINE void add_last_columns(const Tile<S>& tile, const T* scale, int64_t k, int64_t left,
+                                       MomentsPartial& out) {
+  typedef typename Compute<S>::V V;
+  ColumnSums<V> sums;
+  const V pivot = load(static_cast<const T*>(out.pivot) + k);
+  down_the_rows<S>(
+      tile.count, [&](int r) { sums.add(load_first(tile.rows[r] + k, left), scale[r], pivot); },
+      [&] {
+        add_to(out.sums + k, sums.sum);
+        add_to(out.sums + out.padded + k, sums.square);
+        add_to(out.sums + 2 * out.padded + k, sums.unit);
+        add_to(out.sums + 3 * out.padded + k, sums.unit_square);
+        sums = {};
+      });
 }
 
 template <class S>
 void moments(const Rows& rows, int64_t begin, int64_t end, MomentsPartial& out, double* norms) {
   typedef typename Compute<S>::T T;
-  constexpr int width = kBytes / sizeof(T), vectors = kBytes == 32 ? 2 : 4;  // 4 sums a vector, within the registers
+  // Four sums and a pivot a vector: what the registers hold.
+  constexpr int width = kBytes / sizeof(T), pairs = kBytes == 32 ? 1 : 2;
   const int64_t fitting = kTileBytes / (rows.dim * int64_t(sizeof(S)));
   const int limit = int(fitting < kLeastTileRows ? kLeastTileRows : fitting > kTileRows ? kTileRows : fitting);
   Tile<S> tiles[2];
@@ -179,10 +239,8 @@ void moments(const Rows& rows, int64_t begin, int64_t end, MomentsPartial& out, 
     tile.count = kept;
 
     int64_t k = 0;
-    for (; k + vectors * width <= rows.dim; k += vectors * width)
-      add_columns<vectors, false>(tile, scale, next, k, 0, out);
-    for (; k + width <= rows.dim; k += width) add_columns<1, false>(tile, scale, next, k, 0, out);
-    if (k < rows.dim) add_columns<1, true>(tile, scale, next, k, rows.dim - k, out);
+    for (; k + 2 * pairs * width <= rows.dim; k += 2 * pairs * width) add_columns<pairs>(tile, scale, next, k, out);
+    for (; k < rows.dim; k += width) add_last_columns(tile, scale, k, rows.dim - k < width ? rows.dim - k : width, out);
   }
 }
 

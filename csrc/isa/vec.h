@@ -118,6 +118,53 @@ FASTANISO_INLINE void add_to(double* to, V v) {
     store(to + part * lanes, load(to + part * lanes) + part_as_double(v, part));
 }
 
+// Two vectors of a row at once, in an order of their own: with bfloat16, even and odd numbers are a shift and a mask of
+// one load, where widening one vector after the other takes two steps each.
+template <class S, class V>
+FASTANISO_INLINE void load_pair(const S* p, V& first, V& second) {
+  first = load(p);
+  second = load(p + sizeof(V) / sizeof(first[0]));
+}
+FASTANISO_INLINE void load_pair(const BFloat* p, VecF& first, VecF& second) {
+  const VecU32 both = load_bytes<VecU32>(p);
+  first = bits_as<VecF>(both << 16);
+  second = bits_as<VecF>(both & 0xffff0000u);
+}
+
+// Two vectors of float or double in the order that load_pair gives rows of S, and back into the order of the row.
+template <class S, class V, class T>
+FASTANISO_INLINE void load_like_pair(const T* p, V& first, V& second) {
+  load_pair(p, first, second);
+}
+template <>
+FASTANISO_INLINE void load_like_pair<BFloat>(const float* p, VecF& first, VecF& second) {
+  float even[kBytes / 4], odd[kBytes / 4];
+  for (int i = 0; i < kBytes / 4; ++i) {
+    even[i] = p[2 * i];
+    odd[i] = p[2 * i + 1];
+  }
+  first = load(even);
+  second = load(odd);
+}
+template <class S, class V>
+FASTANISO_INLINE void add_pair(double* to, V first, V second) {
+  add_to(to, first);
+  add_to(to + sizeof(V) / sizeof(first[0]), second);
+}
+template <>
+FASTANISO_INLINE void add_pair<BFloat>(double* to, VecF first, VecF second) {
+  constexpr int width = kBytes / 4;
+  float even[width], odd[width], row[2 * width];
+  store(even, first);
+  store(odd, second);
+  for (int i = 0; i < width; ++i) {
+    row[2 * i] = even[i];
+    row[2 * i + 1] = odd[i];
+  }
+  add_to(to, load(row));
+  add_to(to + width, load(row + width));
+}
+
 FASTANISO_INLINE double to_double(float x) { return x; }
 FASTANISO_INLINE double to_double(double x) { return x; }
 FASTANISO_INLINE double to_double(BFloat x) { return bits_as<float>(uint32_t{x.bits} << 16); }
