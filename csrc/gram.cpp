@@ -189,8 +189,7 @@ RowTotals gram(const Rows& rows, double* sums, double* scatter, double* unit_sca
   const int64_t width = kernels().panel_width[wide];
   const int64_t panel_bytes = (rows.dim + width - 1) / width * width * block * (wide ? 8 : 4);
   const PanelMemory memory(panel_bytes);
-  std::vector<MomentsBuffer> buffers;
-  for (int t = 0; t < threads; ++t) buffers.emplace_back(rows.dim, unit_pivot);
+  std::vector<MomentsBuffer> buffers = moments_buffers(rows.dim, unit_pivot, threads);
 
   std::fill_n(sums, kSums * rows.dim, 0.0);
   RowTotals totals = no_rows();

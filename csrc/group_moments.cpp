@@ -38,18 +38,18 @@ RowTotals group_moments(const Rows& rows, const int64_t* groups, int64_t num_gro
   used.mask = usable.data();
 
   RowTotals totals = no_rows();
-  std::vector<RowTotals> part(threads, no_rows());
+  std::vector<RowTotals> parts(partials_for(threads), no_rows());
   std::vector<double> norms(block);
   for (int64_t begin = 0; begin < count; begin += block) {
     const int64_t end = std::min(begin + block, count);
     reduce_in_order((end - begin + piece - 1) / piece, threads, interrupt,
-                    [&](int64_t p, int thread) {
+                    [&](int64_t p, int64_t part) {
                       const int64_t from = begin + p * piece, to = std::min(from + piece, end);
-                      isa.norms[rows.dtype](used, from, to, part[thread], norms.data() + (from - begin));
+                      isa.norms[rows.dtype](used, from, to, parts[part], norms.data() + (from - begin));
                     },
-                    [&](int64_t, int thread) {
-                      add(totals, part[thread]);
-                      part[thread] = no_rows();
+                    [&](int64_t, int64_t part) {
+                      add(totals, parts[part]);
+                      parts[part] = no_rows();
                     });
     for_each_piece((rows.dim + kColumns - 1) / kColumns, threads, interrupt, [&](int64_t p, int) {
       isa.add_units[rows.dtype](used, begin, end, norms.data(), groups, p * kColumns,

@@ -7,7 +7,7 @@
 namespace fastaniso {
 
 namespace {
-constexpr int64_t kPieceBytes = 8 << 20;  // long beside a merge, short beside a second
+constexpr int64_t kPieceBytes = 2 << 20;  // long beside a merge, short beside a second
 constexpr int64_t kPivotRows = 64;
 constexpr int64_t kPivotPadding = 48;   // the widest panel of `gram`
 constexpr double kPivotGrid = 0x1p-16;  // fine beside a unit row, coarse beside its last digit: with more digits, all
@@ -64,6 +64,12 @@ MomentsBuffer::MomentsBuffer(int64_t dim, const UnitPivot& pivot) {
   partial = {padded, memory_.data(), pivot.data(), no_rows()};
 }
 
+std::vector<MomentsBuffer> moments_buffers(int64_t dim, const UnitPivot& pivot, int threads) {
+  std::vector<MomentsBuffer> buffers;
+  for (int64_t i = 0; i < partials_for(threads); ++i) buffers.emplace_back(dim, pivot);
+  return buffers;
+}
+
 void MomentsBuffer::clear() {
   std::fill(memory_.begin(), memory_.end(), 0.0);
   partial.totals = no_rows();
@@ -73,16 +79,16 @@ void add_moments(const Rows& rows, int64_t begin, int64_t end, int64_t piece_row
                  Interrupt& interrupt, double* sums, RowTotals& totals, double* norms) {
   const auto kernel = kernels().moments[rows.dtype];
   reduce_in_order((end - begin + piece_rows - 1) / piece_rows, threads, interrupt,
-                  [&](int64_t piece, int thread) {
+                  [&](int64_t piece, int64_t buffer) {
                     const int64_t from = begin + piece * piece_rows, to = std::min(from + piece_rows, end);
-                    kernel(rows, from, to, buffers[thread].partial, norms ? norms + (from - begin) : nullptr);
+                    kernel(rows, from, to, buffers[buffer].partial, norms ? norms + (from - begin) : nullptr);
                   },
-                  [&](int64_t, int thread) {
-                    MomentsPartial& part = buffers[thread].partial;
+                  [&](int64_t, int64_t buffer) {
+                    MomentsPartial& part = buffers[buffer].partial;
                     for (int s = 0; s < kSums; ++s)
                       for (int64_t k = 0; k < rows.dim; ++k) sums[s * rows.dim + k] += part.sums[s * part.padded + k];
                     add(totals, part.totals);
-                    buffers[thread].clear();
+                    buffers[buffer].clear();
                   });
 }
 
@@ -92,8 +98,7 @@ RowTotals moments(const Rows& rows, double* sums, int threads, Interrupt& interr
   if (count * row_bytes < kBytesForThreads) threads = 1;
   threads = int(std::min<int64_t>(threads, count / piece_rows + 1));
   const UnitPivot pivot(rows);
-  std::vector<MomentsBuffer> buffers;
-  for (int t = 0; t < threads; ++t) buffers.emplace_back(rows.dim, pivot);
+  std::vector<MomentsBuffer> buffers = moments_buffers(rows.dim, pivot, threads);
   std::fill_n(sums, kSums * rows.dim, 0.0);
   RowTotals totals = no_rows();
   add_moments(rows, 0, count, piece_rows, buffers.data(), threads, interrupt, sums, totals, nullptr);

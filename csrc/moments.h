@@ -31,7 +31,7 @@ class UnitPivot {
   std::vector<float> narrow_;
 };
 
-// One thread's partial sums, zero at first.
+// Partial sums of a piece of the rows, zero at first.
 class MomentsBuffer {
  public:
   MomentsBuffer(int64_t dim, const UnitPivot& pivot);
@@ -41,6 +41,9 @@ class MomentsBuffer {
  private:
   std::vector<double> memory_;
 };
+
+// As many as `add_moments` takes turns with.
+std::vector<MomentsBuffer> moments_buffers(int64_t dim, const UnitPivot& pivot, int threads);
 
 // Σx, Σx², Σu, Σu² over all rows into sums (kSums, dim), which is overwritten.
 RowTotals moments(const Rows& rows, double* sums, int threads, Interrupt& interrupt);

@@ -94,21 +94,38 @@ void for_each_piece(int64_t pieces, int threads, Interrupt& interrupt, const Wor
   interrupt.check();
 }
 
-// work(piece, thread) in any order, then merge(piece, thread) strictly in the order of the pieces: one partial result a
-// thread is enough, and sums are added in one order whatever the number of threads.
+// Partial results that reduce_in_order takes turns with: enough that no thread waits for a slower one.
+inline int64_t partials_for(int threads) { return threads == 1 ? 1 : 4 * threads; }
+
+// work(piece, partial) in any order, then merge(piece, partial) strictly in the order of the pieces: sums are added in
+// one order whatever the number of threads. `partial` is one of partials_for(threads).
 template <class Work, class Merge>
 void reduce_in_order(int64_t pieces, int threads, Interrupt& interrupt, const Work& work, const Merge& merge) {
-  std::atomic<int64_t> turn{0};
+  const int64_t partials = partials_for(threads);
+  std::vector<std::atomic<bool>> finished(partials);
+  std::atomic<int64_t> merged{0};
+  std::atomic<bool> merging{false};
+  const auto merge_what_is_next = [&] {
+    if (merging.exchange(true, std::memory_order_acquire)) return;
+    for (int64_t next = merged; next < pieces && finished[next % partials].load(std::memory_order_acquire); ++next) {
+      merge(next, next % partials);
+      finished[next % partials].store(false, std::memory_order_relaxed);
+      merged.store(next + 1, std::memory_order_release);
+    }
+    merging.store(false, std::memory_order_release);
+  };
   for_each_piece(pieces, threads, interrupt, [&](int64_t piece, int thread) {
-    work(piece, thread);
-    while (turn.load(std::memory_order_acquire) != piece) {
+    while (piece - merged.load(std::memory_order_acquire) >= partials) {
       if (interrupt.raised()) return;
       if (thread == 0) interrupt.poll();
+      merge_what_is_next();
       std::this_thread::yield();
     }
-    merge(piece, thread);
-    turn.store(piece + 1, std::memory_order_release);
+    work(piece, piece % partials);
+    finished[piece % partials].store(true, std::memory_order_release);
+    merge_what_is_next();
   });
+  merge_what_is_next();
 }
 
 }  // namespace fastaniso

@@ -112,17 +112,17 @@ FASTANISO_INLINE typename Compute<S>::T sum_of_squares(const S* row, int64_t dim
   return lane_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
-// A fetch for every pair of lines of 32-bit rows, of which the second comes along, and for every line of 16-bit rows:
-// more fill the queue that the loads of the present tile need, too.
-template <class S>
-constexpr int numbers_per_fetch() {
-  return sizeof(S) == 2 ? 32 : 128 / sizeof(S);
-}
-
-// Fetches the first line of the aligned stretch of BYTES that p lies in.
-template <uintptr_t BYTES>
-FASTANISO_INLINE void fetch_line(const void* p) {
-  __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(p) & ~(BYTES - 1)), 0, 2);
+// Fetches the columns from k on of a row of the next tile, one line of each aligned pair: the other comes along, and
+// more requests fill the queue that the loads of the present tile need, too. Rows of 16 bits take longer to compute
+// than to come by themselves.
+template <int COLUMNS, class S>
+FASTANISO_INLINE void fetch_columns(const S* row, int64_t k) {
+  constexpr int pair = 128, step = pair / sizeof(S);
+  if constexpr (sizeof(S) > 2) {
+    for (int p = 0; p < COLUMNS; p += step)
+      if (COLUMNS % step == 0 || k % step == 0)
+        __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(row + k + p) & -pair), 0, 2);
+  }
 }
 
 // Rows summed in float32 before they go to float64: few enough that float32 rows err less than the pairwise sums of
@@ -160,7 +160,7 @@ template <int PAIRS, class S, class T>
 FASTANISO_INLINE void add_columns(const Tile<S>& tile, const T* scale, const Tile<S>& next, int64_t k,
                                   MomentsPartial& out) {
   typedef typename Compute<S>::V V;
-  constexpr int width = sizeof(V) / sizeof(T), fetch = numbers_per_fetch<S>();
+  constexpr int width = sizeof(V) / sizeof(T);
   ColumnSums<V> sums[PAIRS][2];
   V pivot[PAIRS][2];
   for (int p = 0; p < PAIRS; ++p)
@@ -168,8 +168,7 @@ FASTANISO_INLINE void add_columns(const Tile<S>& tile, const T* scale, const Til
   down_the_rows<S>(
       tile.count,
       [&](int r) {
-        for (int p = 0; p < 2 * PAIRS * width; p += fetch)
-          if (2 * PAIRS * width % fetch == 0 || k % fetch == 0) fetch_line<fetch * sizeof(S)>(next.rows[r] + k + p);
+        fetch_columns<2 * PAIRS * width>(next.rows[r], k);
         for (int p = 0; p < PAIRS; ++p) {
           V x[2];
           load_pair(tile.rows[r] + k + 2 * p * width, x[0], x[1]);
