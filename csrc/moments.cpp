@@ -7,9 +7,9 @@
 namespace fastaniso {
 
 namespace {
-constexpr int64_t kPieceBytes = 2 << 20;  // long beside a merge, short beside a second
-constexpr int64_t kPivotRows = 64;
-constexpr int64_t kPivotPadding = 48;   // the widest panel of `gram`
+constexpr int64_t kPieceBytes = 2 << 20;                   // long beside a merge, short beside a second
+constexpr int64_t kPivotRows = 64, kRowsPerPivotRow = 16;  // few of few rows: the pivot must not cost what they do
+constexpr int64_t kPivotPadding = 48;                      // the widest panel of `gram`
 constexpr double kPivotGrid = 0x1p-16;  // fine beside a unit row, coarse beside its last digit: with more digits, all
                                         // u − pivot would end in the same ones and round alike
 }  // namespace
@@ -41,14 +41,15 @@ bool computes_in_double(DType dtype) { return dtype == kFloat64; }
 
 UnitPivot::UnitPivot(const Rows& rows) : values_((rows.dim + kPivotPadding - 1) / kPivotPadding * kPivotPadding) {
   const int64_t count = rows.outer * rows.inner;
+  const int64_t few = std::clamp<int64_t>(count / kRowsPerPivotRow, 1, kPivotRows);
   double norms[kPivotRows];
-  const std::vector<int64_t> one_group(count ? kPivotRows : 0, 0);
+  const int64_t one_group[kPivotRows] = {};
   RowTotals totals = no_rows();
-  for (int64_t begin = 0; begin < count && totals.kept == 0; begin += kPivotRows) {
-    const int64_t end = std::min(begin + kPivotRows, count);
+  for (int64_t begin = 0; begin < count && totals.kept == 0; begin += few) {
+    const int64_t end = std::min(begin + few, count);
     kernels().norms[rows.dtype](rows, begin, end, totals, norms);
     if (totals.kept)
-      kernels().add_units[rows.dtype](rows, begin, end, norms, one_group.data() - begin, 0, rows.dim, values_.data());
+      kernels().add_units[rows.dtype](rows, begin, end, norms, one_group - begin, 0, rows.dim, values_.data());
   }
   const bool narrow = !computes_in_double(rows.dtype);
   if (narrow) narrow_.resize(values_.size());

@@ -50,15 +50,16 @@ def mean_cosine(
     """
     state = _moments(hidden, mask, backend, invalid)
     if other is None:
-        counts, total = to_host(state.counts, cosine.sum_over_pairs(state))
-        pairs = counts[0] * (counts[0] - 1)
-    else:
-        state_other = _moments(other, other_mask, backend, invalid, name="other")
-        _check_same_space(state, state_other)
-        counts, counts_other, total = to_host(state.counts, state_other.counts, cosine.sum_between(state, state_other))
-        dropped_rows(counts_other, invalid, name="other")
-        pairs = counts[0] * counts_other[0]
+        counts, totals, unit_sum = to_host(state.counts, state.totals, state.sums[2])
+        dropped_rows(counts, invalid)
+        n = int(counts[0])
+        return float(cosine.over_pairs(unit_sum, totals[4], n)) / (n * (n - 1)) if n > 1 else math.nan
+    state_other = _moments(other, other_mask, backend, invalid, name="other")
+    _check_same_space(state, state_other)
+    counts, counts_other, total = to_host(state.counts, state_other.counts, cosine.sum_between(state, state_other))
     dropped_rows(counts, invalid)
+    dropped_rows(counts_other, invalid, name="other")
+    pairs = counts[0] * counts_other[0]
     return float(total[0] / pairs) if pairs else math.nan
 
 

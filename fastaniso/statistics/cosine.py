@@ -5,27 +5,34 @@ Notation: u = x/‖x‖ of n rows, ū their mean, s = n·ū, S = Σ(u − ū)(u 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from fastaniso.state import Gram, GroupMoments, Moments
 
+_TINY = torch.finfo(torch.float64).tiny  # under a sum that may be empty
 
-def sum_over_pairs(moments: Moments | Gram) -> Tensor:
-    """Σ of the cosines over the ordered pairs i ≠ j, (‖s‖² − Q)·n/Q with Q = Σ‖u‖² as accumulated.
+
+def over_pairs(unit_sum: Any, unit_squares: Any, n: Any) -> Any:
+    """Σ of the cosines over the ordered pairs i ≠ j, (‖s‖² − Q)·n/Q with Q = Σ‖u‖² as accumulated; of arrays or tensors.
 
     Q and not n: rounded unit rows are not exactly unit. Subtracted, because near a mean of zero the difference is all
     there is; divided by, because norms that all round the same way would scale the mean itself.
     """
-    unit_sum = moments.sums[2]
-    squares = moments.sums[3].sum()
-    return (unit_sum.dot(unit_sum) - squares) * _rescale(moments.counts[0], squares)
+    return (unit_sum.dot(unit_sum) - unit_squares) * n / unit_squares
+
+
+def sum_over_pairs(moments: Moments | Gram) -> Tensor:
+    """``over_pairs`` of a state; 0 when it holds no row."""
+    total: Tensor = over_pairs(moments.sums[2], moments.totals[4].clamp(min=_TINY), moments.counts[0])
+    return total
 
 
 def sum_between(x: Moments | Gram, y: Moments | Gram) -> Tensor:
     """Σ of the cosines over the pairs of a row of x and a row of y, s_x·s_y, each s rescaled by √(n/Σ‖u‖²)."""
-    scale = _rescale(x.counts[0], x.sums[3].sum()) * _rescale(y.counts[0], y.sums[3].sum())
-    return x.sums[2].dot(y.sums[2]) * scale.sqrt()
+    return x.sums[2].dot(y.sums[2]) * (_rescale(x) * _rescale(y)).sqrt()
 
 
 def sum_and_pairs(moments: Moments | Gram) -> Tensor:
@@ -70,8 +77,7 @@ def std_between(x: Gram, y: Gram) -> Tensor:
 def contributions(moments: Moments | Gram) -> Tensor:
     """Contribution of each dimension to the mean cosine, (s_k² − Σu_k²)/(n(n−1)): (d,), they sum to the mean."""
     n = moments.counts[0].double()
-    scale = _rescale(moments.counts[0], moments.sums[3].sum())
-    return ratio((moments.sums[2].square() - moments.sums[3]) * scale, n * (n - 1))
+    return ratio((moments.sums[2].square() - moments.sums[3]) * _rescale(moments), n * (n - 1))
 
 
 def within_sum_and_pairs(groups: GroupMoments) -> Tensor:
@@ -91,9 +97,9 @@ def group_means(groups: GroupMoments) -> Tensor:
     return ratio(_group_sums(groups), _group_pairs(groups))
 
 
-def _rescale(count: Tensor, unit_squares: Tensor) -> Tensor:
-    """n/Σ‖u‖²: 1 but for the rounding of the unit rows, and 1 when there are none."""
-    return torch.where(count > 0, count / unit_squares, 1.0)
+def _rescale(moments: Moments | Gram) -> Tensor:
+    """n/Σ‖u‖²: 1 but for the rounding of the unit rows, and 0 when there are none."""
+    return moments.counts[0] / moments.totals[4].clamp(min=_TINY)
 
 
 def ratio(numerator: Tensor, pairs: Tensor) -> Tensor:

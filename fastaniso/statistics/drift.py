@@ -15,7 +15,7 @@ def drift(moments: Moments | Gram) -> Tensor:
     length_of_sum = torch.linalg.vector_norm(moments.sums[0])
     lengths = torch.stack((length_of_sum, length_of_sum, torch.linalg.vector_norm(moments.sums[2])))
     # √(n·Σ‖u‖²) for n: unit rows whose norms all round the same way are all a little longer or shorter than 1.
-    return ratio(lengths, torch.stack((n, moments.totals[0], (n * moments.sums[3].sum()).sqrt())))
+    return ratio(lengths, torch.stack((n, moments.totals[0], (n * moments.totals[4]).sqrt())))
 
 
 def norms(moments: Moments | Gram) -> Tensor:
