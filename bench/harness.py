@@ -141,13 +141,14 @@ def interleave(
     before: Callable[[Key], None] = lambda key: None,
     seconds: float = 10.0,
     rounds: tuple[int, int] = (5, 40),
-    settle: float = 0.02,
+    settle: float = 0.1,
 ) -> dict[Key, Timing]:
     """Time all calls in one run, in turns, so that a busy moment of the machine hits all of them.
 
     A round gives each call a turn: ``before(key)`` (such as setting the threads), a pause in which threads of the last
-    turn stop spinning, one call that is not timed if it is short, and some that are: more of a short one than of a
-    long one. There are as many rounds as ``seconds`` allow between the two of ``rounds``.
+    turn stop spinning (OpenBLAS's go on for tens of milliseconds), one call that is not timed if it is short, and some
+    that are: more of a short one than of a long one. There are as many rounds as ``seconds`` allow between the two of
+    ``rounds``.
     """
     once: dict[Key, float] = {}
     for key, call in calls.items():

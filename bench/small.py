@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 import torch
@@ -15,6 +17,8 @@ from bench.options import Options, row
 
 SHAPES = ((1, 768), (2, 8), (32, 768), (128, 768), (1000, 64), (99, 1000))
 """All of n·d < 10⁵."""
+
+IMPORT = "import fastaniso, after torch"
 
 
 def run(options: Options) -> list[Row]:
@@ -46,4 +50,14 @@ def run(options: Options) -> list[Row]:
             row("small", name, calls[name][1], size, torch.get_num_threads(), timing, ours=timings[OURS].p50)
             for name, timing in timings.items()
         ]
-    return out
+    return [*out, row("small", IMPORT, "", (0, 0, "float32"), None, _import_time(5 if options.quick else 15))]
+
+
+def _import_time(repeats: int) -> Timing:
+    """Seconds that ``import fastaniso`` adds to a process that has imported torch."""
+    code = "import time, torch; start = time.perf_counter(); import fastaniso; print(time.perf_counter() - start)"
+    seconds = [
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+        for _ in range(repeats)
+    ]
+    return Timing.of(seconds)

@@ -122,6 +122,10 @@ def _latency_us(rows: Sequence[Row]) -> float | None:
     return 1e3 * max(ours) if len(ours) == 2 * len(small.SHAPES) else None
 
 
+def _import_ms(rows: Sequence[Row]) -> float | None:
+    return next((row.p50_ms for row in rows if row.contender == small.IMPORT), None)
+
+
 def _gram_memory_over(rows: Sequence[Row]) -> float | None:
     """MiB beyond 8d², packed rows (up to 64 columns more, on whole 2 MiB pages) and 2 MB, at the worst size."""
     over = []
@@ -178,6 +182,7 @@ OTHERS = (
         form="{:.1e}",
     ),
     Target("a small call (n·d < 10⁵), µs", 60, _latency_us, at_least=False, form="{:.0f}"),
+    Target("import fastaniso after torch, ms", 50, _import_ms, at_least=False, form="{:.0f}"),
     Target("gram, MiB beyond 8d² + packed rows + 2 MB", 0, _gram_memory_over, at_least=False),
     *(
         Target(f"scan with {op}, % over {base}", bound, _scan_cost(f"scan, {op}", base), at_least=False, form="{:.1f}")

@@ -108,10 +108,12 @@ def _kernel_bytes(backend: str, n: int, dim: int, scatters: int, dtype: torch.dt
         # Rows, kept rows, units, their squares and the centred rows, all float64, and one-hot groups.
         return 8 * n * (5 * dim + 4 + 2 * (groups or 0)) + 8 * dim * dim * scatters
     if backend == "triton":
-        # Float32 partials: about 1024 programs of the linear kernel, 16 splits of a triangle of tiles.
-        return 1024 * 4 * 4 * dim + scatters * 16 * 4 * dim * dim
+        # Bounds of ops/triton/shapes.py: float32 partials of at most 64 MiB a launch (or d² bytes), their second pass in
+        # float64, and norms, scales and weights of the rows of a launch.
+        linear = min(2**26, 16 * dim * max(n // 16, 1)) + 2**24 + 24 * min(n, 2**22)
+        return linear + scatters * max(2**26, dim * dim) + (24 * n + 2**26 if groups is not None else 0)
     # Partial sums of each thread; for a Gram one block of packed rows, which raw and unit rows use in turn.
-    sums = 2**18 + torch.get_num_threads() * 96 * dim
+    sums = 2**18 + 4 * torch.get_num_threads() * 32 * dim
     packed = min(n, _GRAM_ROWS) * (dim + 64) * (8 if dtype == torch.float64 else 4) + 2 * 2**20
     return sums + (packed if scatters else 0) + (n if groups is not None else 0)
 

@@ -9,6 +9,7 @@ from cases import CASES, DTYPES, make
 
 from fastaniso.ops import dispatch, reference
 from fastaniso.rows import Rows, as_rows
+from fastaniso.statistics import cosine
 
 
 def kept(rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
@@ -50,15 +51,26 @@ def test_unit_squares_total_is_the_sum_of_the_rounded_ones(isa: str) -> None:
 
 
 def test_a_true_mean_of_1e_6_at_a_million_rows(isa: str) -> None:
-    # n unit rows ±e_k, all but a few of each sign: ‖Σu‖² is known as integers, so the mean is known exactly.
-    n, dim, surplus = 1_000_000, 8, 354_000
-    rows = torch.zeros(n, dim)
+    # Rows ±e_k, as many of each sign but for 1,414 of e_0: ‖Σu‖² is known in integers, so the mean is known exactly.
+    n, dim, surplus = 1_000_000, 8, 1_414
     index = torch.arange(n)
+    rows = torch.zeros(n, dim)
     rows[index, index % dim] = torch.where(index // dim % 2 == 0, 1.0, -1.0) * (1 + index % 5)
-    rows[:surplus, 0], rows[:surplus, 1:] = 1, 0
-    signs = rows.sign()
-    total = signs.double().sum(0).square().sum()
-    right = (total - n) / (n * (n - 1))
-    ours = dispatch.moments(as_rows(rows), backend="cpu")
-    mean = (ours.unit_sum.square().sum() - ours.unit_sum_squared.sum()) / (n * (n - 1))
-    assert abs(mean - right) <= 1e-9 * right + 1e-14
+    rows[:surplus] = torch.eye(1, dim)
+    total = rows.sign().double().sum(0).square().sum()
+    right = ((total - n) / (n * (n - 1))).item()
+    assert 5e-7 < abs(right) < 5e-6
+    ours = cosine.mean(dispatch.moments(as_rows(rows), backend="cpu")).item()
+    assert abs(ours - right) <= 1e-9 * abs(right) + 1e-14
+
+
+@pytest.mark.parametrize("spread", [1e-1, 1e-2, 1e-3])
+def test_a_collapsed_cloud_keeps_its_distance_from_one(isa: str, spread: float) -> None:
+    rows = (10 + spread * torch.randn(3000, 48, dtype=torch.float64)).float()
+    scatter = dispatch.gram(as_rows(rows), raw=False, backend="reference").unit_scatter
+    right = (scatter.trace() / (len(rows) - 1)).item()  # 1 − mean, without cancellation
+    ours = 1 - cosine.mean(dispatch.moments(as_rows(rows), backend="cpu")).item()
+    # Differences from the pivot keep float32's digits; 1 − mean itself has float64's. Without a fused multiply-add each
+    # unit row is rounded before the pivot is subtracted.
+    fused = 1e-6 * right + 1e-14
+    assert abs(ours - right) <= (fused if isa != "scalar" else fused + 2**-23 * right**0.5)

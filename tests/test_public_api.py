@@ -5,12 +5,10 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
-import timeit
 import tomllib
 from pathlib import Path
 
 import pytest
-import torch
 
 import fastaniso
 
@@ -68,26 +66,11 @@ def test_version_is_the_packages() -> None:
     assert fastaniso.__version__ == project["version"]
 
 
-def test_import_takes_little() -> None:
+def test_import_takes_nothing_heavy() -> None:
     code = (
-        "import sys, time, torch; start = time.perf_counter(); import fastaniso; "
-        "took = time.perf_counter() - start; "
+        "import sys, torch; before = set(sys.modules); import fastaniso; "
         "heavy = {'triton', 'transformers', 'matplotlib', 'rich', 'typer', 'safetensors', 'pyarrow', 'datasets'}; "
-        "print(took, *(heavy & {name.partition('.')[0] for name in set(sys.modules) - before}))"
-    ).replace("start =", "before = set(sys.modules); start =", 1)
-    # The best of three: the first writes bytecode, and the machine may be busy.
-    runs = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-        for _ in range(3)
-    ]
-    assert all(len(run) == 1 for run in runs), runs
-    assert min(float(run[0]) for run in runs) < 0.05
-
-
-def test_a_small_call_is_quick() -> None:
-    pytest.importorskip("fastaniso._cpu")
-    hidden = torch.randn(128, 384)
-    fastaniso.mean_cosine(hidden)
-    best = min(timeit.repeat(lambda: fastaniso.mean_cosine(hidden), number=200, repeat=10)) / 200
-    # 60 µs on a quiet machine; a shared one gets three times that.
-    assert best < 180e-6
+        "print(*(heavy & {name.partition('.')[0] for name in set(sys.modules) - before}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []

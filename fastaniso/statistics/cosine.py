@@ -16,7 +16,7 @@ _TINY = torch.finfo(torch.float64).tiny  # under a sum that may be empty
 
 
 def over_pairs(unit_sum: Any, unit_squares: Any, n: Any) -> Any:
-    """Σ of the cosines over the ordered pairs i ≠ j, (‖s‖² − Q)·n/Q with Q = Σ‖u‖² as accumulated; of arrays or tensors.
+    """Σ of the cosines over the ordered pairs i ≠ j, (‖s‖² − Q)·n/Q with Q = Σ‖u‖² accumulated; of arrays or tensors.
 
     Q and not n: rounded unit rows are not exactly unit. Subtracted, because near a mean of zero the difference is all
     there is; divided by, because norms that all round the same way would scale the mean itself.
