@@ -108,8 +108,8 @@ def _kernel_bytes(backend: str, n: int, dim: int, scatters: int, dtype: torch.dt
         # Rows, kept rows, units, their squares and the centred rows, all float64, and one-hot groups.
         return 8 * n * (5 * dim + 4 + 2 * (groups or 0)) + 8 * dim * dim * scatters
     if backend == "triton":
-        # Bounds of ops/triton/shapes.py: float32 partials of at most 64 MiB a launch (or d² bytes), their second pass in
-        # float64, and norms, scales and weights of the rows of a launch.
+        # Bounds of ops/triton/shapes.py: float32 partials of at most 64 MiB a launch (or d² bytes), their second pass
+        # in float64, and norms, scales and weights of the rows of a launch.
         linear = min(2**26, 16 * dim * max(n // 16, 1)) + 2**24 + 24 * min(n, 2**22)
         return linear + scatters * max(2**26, dim * dim) + (24 * n + 2**26 if groups is not None else 0)
     # Partial sums of each thread; for a Gram one block of packed rows, which raw and unit rows use in turn.

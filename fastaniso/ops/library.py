@@ -6,6 +6,7 @@ index of the first row in its source. ``backend`` is the resolved name of a modu
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from types import ModuleType
 
@@ -24,6 +25,7 @@ _LIBRARY.define(
 )
 
 
+@cache
 def _backend(name: str) -> ModuleType:
     # Imported on first use: `import fastaniso` must take neither triton nor a GPU.
     return import_module(f"fastaniso.ops.{name}")
