@@ -10,6 +10,7 @@ namespace {
 constexpr int64_t kPieceBytes = 2 << 20;                   // long beside a merge, short beside a second
 constexpr int64_t kPivotRows = 64, kRowsPerPivotRow = 16;  // few of few rows: the pivot must not cost what they do
 constexpr int64_t kPivotPadding = 48;                      // the widest panel of `gram`
+constexpr double kLeastPivot = 0.1;     // rows that point all ways gain nothing from one, and its own terms are rounded
 constexpr double kPivotGrid = 0x1p-16;  // fine beside a unit row, coarse beside its last digit: with more digits, all
                                         // u − pivot would end in the same ones and round alike
 }  // namespace
@@ -51,12 +52,16 @@ UnitPivot::UnitPivot(const Rows& rows) : values_((rows.dim + kPivotPadding - 1) 
     if (totals.kept)
       kernels().add_units[rows.dtype](rows, begin, end, norms, one_group - begin, 0, rows.dim, values_.data());
   }
-  const bool narrow = !computes_in_double(rows.dtype);
-  if (narrow) narrow_.resize(values_.size());
-  for (size_t k = 0; k < values_.size() && totals.kept; ++k) {
-    values_[k] /= totals.kept;
-    if (narrow) values_[k] = narrow_[k] = float(std::nearbyint(values_[k] / kPivotGrid) * kPivotGrid);
+  double squared_length = 0;
+  for (double& value : values_) {
+    value /= std::max<int64_t>(totals.kept, 1);
+    squared_length += value * value;
   }
+  if (squared_length < kLeastPivot) std::fill(values_.begin(), values_.end(), 0.0);
+  if (computes_in_double(rows.dtype)) return;
+  narrow_.resize(values_.size());
+  for (size_t k = 0; k < values_.size(); ++k)
+    values_[k] = narrow_[k] = float(std::nearbyint(values_[k] / kPivotGrid) * kPivotGrid);
 }
 
 MomentsBuffer::MomentsBuffer(int64_t dim, const UnitPivot& pivot) {

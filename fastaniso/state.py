@@ -302,7 +302,7 @@ def _merge_scatter(
     n_a, n_b = kept_a.clamp(min=1), kept_b.clamp(min=1)
     delta = sum_a / n_a - sum_b / n_b
     weight = kept_a.double() * kept_b / (kept_a + kept_b).clamp(min=1)
-    return torch.addr(a + b, delta * weight, delta)
+    return (a + b).addr_(delta * weight, delta)
 
 
 @dataclass(frozen=True, eq=False)

@@ -87,10 +87,8 @@ FASTANISO_INLINE void multiply_tile(const T* a, const T* b, int64_t rows, double
   V sums[height][kPanelVectors] = {};
   for (int64_t k = 0; k < rows; ++k, a += panel, b += panel) {
     V column[kPanelVectors];
-    for (int v = 0; v < kPanelVectors; ++v) {
-      __builtin_prefetch(b + 16 * panel + v * width);
-      column[v] = load(b + v * width);
-    }
+    for (int p = 0; p < panel; p += 64 / int(sizeof(T))) __builtin_prefetch(b + 16 * panel + p);
+    for (int v = 0; v < kPanelVectors; ++v) column[v] = load(b + v * width);
     for (int i = 0; i < height; ++i)
       for (int v = 0; v < kPanelVectors; ++v) sums[i][v] += a[i] * column[v];
   }

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from functools import cache
 
 import torch
 from torch import Tensor
 
 from fastaniso.ops import library  # noqa: F401 (registers torch.ops.fastaniso)
-from fastaniso.rows import Rows
+from fastaniso.rows import DTYPES, Rows
 from fastaniso.state import Coverage, Gram, GroupMoments, Moments
 
 BACKENDS = ("auto", "triton", "cpu", "reference")
+_PROVENANCE = {
+    (dtype, backend): frozenset({f"{str(dtype).removeprefix('torch.')} rows, {backend} kernel"})
+    for dtype in DTYPES
+    for backend in BACKENDS
+}
 
 
 def resolve(backend: str, device: torch.device) -> str:
@@ -47,7 +51,7 @@ def moments(rows: Rows, *, backend: str = "auto", start: int = 0, source: str | 
     name = resolve(backend, rows.values.device)
     counts, totals, sums = torch.ops.fastaniso.moments(rows.values, rows.mask, start, name)
     coverage = _coverage(rows, source, start)
-    return Moments(rows.dim, coverage, _provenance(rows, name), counts, totals, sums)
+    return Moments(rows.dim, coverage, _PROVENANCE[rows.values.dtype, name], counts, totals, sums)
 
 
 def group_moments(
@@ -59,7 +63,9 @@ def group_moments(
         rows.values, rows.mask, groups, num_groups, start, name
     )
     coverage = _coverage(rows, source, start)
-    return GroupMoments(rows.dim, coverage, _provenance(rows, name), counts, unit_sum, unit_squared, dropped)
+    return GroupMoments(
+        rows.dim, coverage, _PROVENANCE[rows.values.dtype, name], counts, unit_sum, unit_squared, dropped
+    )
 
 
 def gram(
@@ -76,18 +82,11 @@ def gram(
     counts, totals, sums, scatter, unit_scatter = torch.ops.fastaniso.gram(
         rows.values, rows.mask, raw, unit, start, name
     )
-    linear = Moments(rows.dim, _coverage(rows, source, start), _provenance(rows, name), counts, totals, sums)
+    linear = Moments(
+        rows.dim, _coverage(rows, source, start), _PROVENANCE[rows.values.dtype, name], counts, totals, sums
+    )
     return Gram.of(linear, scatter if raw else None, unit_scatter if unit else None)
 
 
 def _coverage(rows: Rows, source: str | None, start: int) -> Coverage:
     return Coverage() if source is None else Coverage.of(source, start, start + rows.count)
-
-
-def _provenance(rows: Rows, backend: str) -> frozenset[str]:
-    return _names(rows.values.dtype, backend)
-
-
-@cache
-def _names(dtype: torch.dtype, backend: str) -> frozenset[str]:
-    return frozenset({f"{str(dtype).removeprefix('torch.')} rows, {backend} kernel"})
