@@ -115,12 +115,13 @@ FASTANISO_INLINE typename Compute<S>::T sum_of_squares(const S* row, int64_t dim
 // Fetches columns of a row of the next tile, one line of each aligned pair: the other comes along, and more requests
 // fill the queue that the loads of the present tile need, too. Rows of 16 bits take longer to compute than to come by
 // themselves.
-constexpr uintptr_t kLinePair = 128;
-template <class S>
-FASTANISO_INLINE void fetch_columns(const S* row, int64_t from, int64_t to) {
+template <int COLUMNS, class S>
+FASTANISO_INLINE void fetch_columns(const S* row, int64_t k) {
+  constexpr int pair = 128, step = pair / sizeof(S);
   if constexpr (sizeof(S) > 2)
-    for (int64_t k = from; k < to; k += kLinePair / sizeof(S))
-      __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(row + k) & -kLinePair), 0, 2);
+    for (int p = 0; p < COLUMNS; p += step)
+      if (COLUMNS % step == 0 || k % step == 0)
+        __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(row + k + p) & -pair), 0, 2);
 }
 
 // Rows summed in float32 before they go to float64: few enough that float32 rows err less than the pairwise sums of
@@ -155,7 +156,7 @@ FASTANISO_INLINE void down_the_rows(int count, const Add& add, const Flush& flus
 
 // Adds PAIRS pairs of vectors of columns to the float64 sums, and fetches the same columns of the next tile.
 template <int PAIRS, class S, class T>
-FASTANISO_INLINE void add_columns(const Tile<S>& tile, const T* scale, const Tile<S>& next, int64_t k, int64_t fetched,
+FASTANISO_INLINE void add_columns(const Tile<S>& tile, const T* scale, const Tile<S>& next, int64_t k,
                                   MomentsPartial& out) {
   typedef typename Compute<S>::V V;
   constexpr int width = sizeof(V) / sizeof(T);
@@ -166,7 +167,7 @@ FASTANISO_INLINE void add_columns(const Tile<S>& tile, const T* scale, const Til
   down_the_rows<S>(
       tile.count,
       [&](int r) {
-        if (k >= fetched) fetch_columns(next.rows[r], k, k + 2 * PAIRS * width);
+        fetch_columns<2 * PAIRS * width>(next.rows[r], k);
         for (int p = 0; p < PAIRS; ++p) {
           V x[2];
           load_pair(tile.rows[r] + k + 2 * p * width, x[0], x[1]);
@@ -219,11 +220,8 @@ void moments(const Rows& rows, int64_t begin, int64_t end, MomentsPartial& out, 
     take_rows(rows, at, begin, end, limit, next, out.totals, norms);
     for (int r = next.count; r < limit; ++r) next.rows[r] = tile.rows[0];  // to prefetch: harmless
 
-    // The norms take about a third of the time: they fetch a third of the columns, the sums the rest.
-    const int64_t fetched = rows.dim / 3;
     int kept = 0;
     for (int r = 0; r < tile.count; ++r) {
-      fetch_columns(next.rows[r], 0, fetched);
       const T squares = sum_of_squares(tile.rows[r], rows.dim);
       double norm;
       if (squares >= SafeSquares<T>::low && squares <= SafeSquares<T>::high) {
@@ -239,8 +237,7 @@ void moments(const Rows& rows, int64_t begin, int64_t end, MomentsPartial& out, 
     tile.count = kept;
 
     int64_t k = 0;
-    for (; k + 2 * pairs * width <= rows.dim; k += 2 * pairs * width)
-      add_columns<pairs>(tile, scale, next, k, fetched, out);
+    for (; k + 2 * pairs * width <= rows.dim; k += 2 * pairs * width) add_columns<pairs>(tile, scale, next, k, out);
     for (; k < rows.dim; k += width) add_last_columns(tile, scale, k, rows.dim - k < width ? rows.dim - k : width, out);
   }
 }
