@@ -6,6 +6,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 
@@ -58,7 +59,7 @@ def as_tensor(array: Any, name: str) -> Tensor:
         if array.layout != torch.strided:
             raise TypeError(f"{name}: expected a dense tensor, got layout {array.layout}; convert it with .to_dense()")
         return array
-    if type(array).__module__.partition(".")[0] == "numpy" or hasattr(array, "__array_interface__"):
+    if isinstance(array, numpy.ndarray):
         return _from_numpy(array, name)
     if hasattr(array, "__dlpack__"):
         return torch.utils.dlpack.from_dlpack(array)
@@ -70,6 +71,8 @@ def as_tensor(array: Any, name: str) -> Tensor:
 
 def _from_numpy(array: Any, name: str) -> Tensor:
     try:
+        if array.flags.writeable:
+            return torch.from_numpy(array)
         with warnings.catch_warnings():
             # A read-only array or memory-map is welcome: rows are only ever read.
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
