@@ -227,6 +227,8 @@ def test_exit_130_interrupted(model: Path, tmp_path: Path) -> None:
         text=True,
         env={**os.environ, "FORCE_COLOR": "1", "COLUMNS": "100"},
         start_new_session=True,
+        # A shell's background process ignores the signal, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     waited, shown = time.monotonic(), ""
