@@ -39,9 +39,9 @@ CASES: dict[str, Callable[[], Tensor]] = {
     "duplicates": lambda: _random(10, 6).repeat(4, 1),
     "antipodal": lambda: torch.cat((_random(20, 6), -_random(20, 6))),
 }
-# float32 rows: the inverse norm is off by up to 2⁻²³ of itself (sum of squares, root, division) and each number of u by
-# another 2⁻²⁴, so a cosine of two such rows by 8·2⁻²⁴ at most; float64 rows round at 2⁻⁵³, the brute force at d·2⁻⁵³.
-ABSOLUTE = {torch.float64: 1e-14, torch.float32: 8 * 2**-24}
+# float32 rows: errors of the inverse norms are divided out by Σ‖u‖², and unit rows are summed about a pivot, so what is
+# left is one rounding of a number of u, 2⁻²⁴; float64 rows round at 2⁻⁵³, the brute force at d·2⁻⁵³.
+ABSOLUTE = {torch.float64: 1e-14, torch.float32: 2**-24}
 
 
 @pytest.fixture(params=CASES)
