@@ -211,7 +211,7 @@ def test_other_kinds_and_versions_are_refused() -> None:
 
 
 def test_a_file_of_another_version_is_refused(tmp_path: Path) -> None:
-    from fastaniso.state import _checksum
+    from fastaniso.state.storage import _checksum
 
     state = _moments()
     content = state.to_dict()

@@ -1,0 +1,74 @@
+"""States on disk: safetensors with a checksum, never pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fastaniso.state.base import State
+from fastaniso.state.errors import CorruptStateError
+from fastaniso.state.gram import Gram
+from fastaniso.state.group_moments import GroupMoments
+from fastaniso.state.moments import Moments
+from fastaniso.state.neighbors import Neighbors
+from fastaniso.state.pairs import Pairs
+
+_KINDS: dict[str, type[State]] = {kind.__name__: kind for kind in (Moments, Gram, GroupMoments, Pairs, Neighbors)}
+
+
+def save_state(state: State, path: str | os.PathLike[str]) -> None:
+    """Write a state as safetensors with a checksum, by atomic rename: a reader sees all of it or nothing."""
+    from safetensors.torch import save
+
+    content = state.to_dict()
+    tensors = {n: t.detach().cpu().contiguous() for n, t in content.items() if isinstance(t, Tensor)}
+    header = {n: v for n, v in content.items() if not isinstance(v, Tensor)}
+    metadata = {"fastaniso": json.dumps(header, sort_keys=True)}
+    metadata["sha256"] = _checksum(metadata["fastaniso"], tensors)
+    path = Path(path)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(save(tensors, metadata))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def load_state(path: str | os.PathLike[str]) -> State:
+    """Read a state that ``save_state`` wrote; raises ``CorruptStateError`` if it is damaged or something else."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(os.fspath(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except SafetensorError as error:
+        raise CorruptStateError(f"{path}: not a readable safetensors file ({error})") from error
+    if "fastaniso" not in metadata:
+        raise CorruptStateError(f"{path}: a safetensors file, but not a fastaniso state")
+    if metadata.get("sha256") != _checksum(metadata["fastaniso"], tensors):
+        raise CorruptStateError(f"{path}: checksum does not match its contents: the file is damaged")
+    header = json.loads(metadata["fastaniso"])
+    kind = _KINDS.get(header.get("kind"))
+    if kind is None:
+        raise CorruptStateError(f"{path}: unknown kind of state {header.get('kind')!r}")
+    return kind.from_dict({**header, **tensors})
+
+
+def _checksum(header: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(header.encode())
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
