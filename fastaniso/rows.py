@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +33,20 @@ class Rows:
     def count(self) -> int:
         """Rows, masked ones included."""
         return self.values.shape[0] * self.values.shape[1]
+
+    def blocks(self, size: int) -> Iterator[tuple[int, Rows]]:
+        """The rows in views of about ``size`` rows, each with the index of its first row.
+
+        Of rows at two strides a view takes whole outer rows, or a part of one.
+        """
+        outer, inner, _ = self.values.shape
+        rows_at_once = max(size // inner, 1) if inner else 1
+        for o in range(0, outer, rows_at_once):
+            block = slice(o, o + rows_at_once)
+            for i in range(0, inner, size if rows_at_once == 1 else inner):
+                part = slice(i, i + size) if rows_at_once == 1 else slice(None)
+                mask = None if self.mask is None else self.mask[block, part].contiguous()
+                yield o * inner + i, Rows(self.values[block, part], mask)
 
 
 def as_rows(hidden: Any, mask: Any = None, *, name: str = "hidden") -> Rows:

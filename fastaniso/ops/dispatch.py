@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fastaniso.ops import library  # noqa: F401 (registers torch.ops.fastaniso)
 from fastaniso.rows import DTYPES, Rows
-from fastaniso.state import Coverage, Gram, GroupMoments, Moments
+from fastaniso.state import Coverage, Gram, GroupMoments, Moments, Neighbors, PairCoverage, Pairs
 
 BACKENDS = ("auto", "triton", "cpu", "reference")
 _PROVENANCE = {
@@ -88,5 +88,113 @@ def gram(
     return Gram.of(linear, scatter if raw else None, unit_scatter if unit else None)
 
 
+def pairs(
+    rows: Rows,
+    other: Rows | None = None,
+    *,
+    bins: int = 0,
+    moments: bool = True,
+    extrema: bool = True,
+    uniformity_t: tuple[float, ...] = (),
+    thresholds: tuple[float, ...] = (),
+    backend: str = "auto",
+    start: int = 0,
+    other_start: int = 0,
+    source: str | None = None,
+    other_source: str | None = None,
+) -> Pairs:
+    """Sums over the cosines of all pairs i < j of the rows, or of all pairs of a row and one of ``other``."""
+    name = resolve(backend, rows.values.device)
+    theirs, their_mask = (None, None) if other is None else (other.values, other.mask)
+    counts, histogram, powers, exponentials, above, values, places = torch.ops.fastaniso.pairs(
+        *(rows.values, rows.mask, theirs, their_mask, bins, moments, extrema),
+        *(list(uniformity_t), list(thresholds), start, other_start, name),
+    )
+    return Pairs(
+        dim=rows.dim,
+        coverage=_pair_coverage(rows, other, source, other_source, start, other_start),
+        provenance=_PROVENANCE[rows.values.dtype, name],
+        uniformity_t=uniformity_t,
+        thresholds=thresholds,
+        counts=counts,
+        histogram=histogram if bins else None,
+        moments=powers if moments else None,
+        exponentials=exponentials,
+        above=above,
+        extrema=values if extrema else None,
+        extrema_at=places if extrema else None,
+    )
+
+
+def neighbors(
+    rows: Rows,
+    other: Rows | None = None,
+    *,
+    k: int,
+    backend: str = "auto",
+    start: int = 0,
+    other_start: int = 0,
+    source: str | None = None,
+    other_source: str | None = None,
+) -> Neighbors:
+    """The k largest cosines of each row with the other rows, itself excluded, or with the rows of ``other``."""
+    return _neighbors(rows, other, k, False, backend, start, other_start, source, other_source)[0]
+
+
+def mutual_neighbors(
+    rows: Rows,
+    other: Rows,
+    *,
+    k: int,
+    backend: str = "auto",
+    start: int = 0,
+    other_start: int = 0,
+    source: str | None = None,
+    other_source: str | None = None,
+) -> tuple[Neighbors, Neighbors]:
+    """``neighbors`` of the rows among ``other`` and of ``other`` among the rows, from one visit of each pair."""
+    return _neighbors(rows, other, k, True, backend, start, other_start, source, other_source)
+
+
+def _neighbors(
+    rows: Rows,
+    other: Rows | None,
+    k: int,
+    both: bool,
+    backend: str,
+    start: int,
+    other_start: int,
+    source: str | None,
+    other_source: str | None,
+) -> tuple[Neighbors, Neighbors]:
+    name = resolve(backend, rows.values.device)
+    theirs, their_mask = (None, None) if other is None else (other.values, other.mask)
+    counts, cosines, indices, other_cosines, other_indices = torch.ops.fastaniso.neighbors(
+        rows.values, rows.mask, theirs, their_mask, k, both, start, other_start, name
+    )
+    provenance = _PROVENANCE[rows.values.dtype, name]
+    there = _pair_coverage(rows, other, source, other_source, start, other_start)
+    back = PairCoverage() if other is None else _pair_coverage(other, rows, other_source, source, other_start, start)
+    swapped = counts[[0, 1, 2, 4, 3]]
+    return (
+        Neighbors(rows.dim, there, provenance, start, counts, cosines, indices),
+        Neighbors(rows.dim, back, provenance, other_start, swapped, other_cosines, other_indices),
+    )
+
+
 def _coverage(rows: Rows, source: str | None, start: int) -> Coverage:
     return Coverage() if source is None else Coverage.of(source, start, start + rows.count)
+
+
+def _pair_coverage(
+    rows: Rows, other: Rows | None, source: str | None, other_source: str | None, start: int, other_start: int
+) -> PairCoverage:
+    """Rows without a name have no coverage. Within one source the pair (i, j) of ``pairs`` needs i < j."""
+    ours = (start, start + rows.count)
+    if source is None:
+        return PairCoverage()
+    if other is None:
+        return PairCoverage.of(source, ours, source, ours)
+    if other_source is None:
+        return PairCoverage()
+    return PairCoverage.of(source, ours, other_source, (other_start, other_start + other.count))

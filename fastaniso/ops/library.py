@@ -1,7 +1,8 @@
 """The ops as ``torch.ops.fastaniso.*``: one schema and one fake each, so that they trace, compile and export.
 
 ``hidden`` is (outer, inner, d) with a contiguous last axis, ``mask`` and ``groups`` (outer, inner); ``start`` is the
-index of the first row in its source. ``backend`` is the resolved name of a module beside this one.
+index of the first row in its source, ``other`` a second set of rows in the same form and dtype. ``backend`` is the
+resolved name of a module beside this one.
 """
 
 from __future__ import annotations
@@ -22,6 +23,16 @@ _LIBRARY.define(
 _LIBRARY.define(
     "gram(Tensor hidden, Tensor? mask, bool raw, bool unit, int start, str backend)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+
+_LIBRARY.define(
+    "pairs(Tensor hidden, Tensor? mask, Tensor? other, Tensor? other_mask, int bins, bool moments, bool extrema,"
+    " float[] uniformity_t, float[] thresholds, int start, int other_start, str backend)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+_LIBRARY.define(
+    "neighbors(Tensor hidden, Tensor? mask, Tensor? other, Tensor? other_mask, int k, bool both, int start,"
+    " int other_start, str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 
 
@@ -50,7 +61,50 @@ def _gram(
     return counts, totals, sums, scatter, unit_scatter
 
 
-for _name, _kernel in (("moments", _moments), ("group_moments", _group_moments), ("gram", _gram)):
+def _pairs(
+    hidden: Tensor,
+    mask: Tensor | None,
+    other: Tensor | None,
+    other_mask: Tensor | None,
+    bins: int,
+    moments: bool,
+    extrema: bool,
+    uniformity_t: list[float],
+    thresholds: list[float],
+    start: int,
+    other_start: int,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    counts, histogram, powers, exponentials, above, values, places = _backend(backend).pairs(
+        hidden, mask, other, other_mask, bins, moments, extrema, uniformity_t, thresholds, start, other_start
+    )
+    return counts, histogram, powers, exponentials, above, values, places
+
+
+def _neighbors(
+    hidden: Tensor,
+    mask: Tensor | None,
+    other: Tensor | None,
+    other_mask: Tensor | None,
+    k: int,
+    both: bool,
+    start: int,
+    other_start: int,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    counts, cosines, indices, other_cosines, other_indices = _backend(backend).neighbors(
+        hidden, mask, other, other_mask, k, both, start, other_start
+    )
+    return counts, cosines, indices, other_cosines, other_indices
+
+
+for _name, _kernel in (
+    ("moments", _moments),
+    ("group_moments", _group_moments),
+    ("gram", _gram),
+    ("pairs", _pairs),
+    ("neighbors", _neighbors),
+):
     _LIBRARY.impl(_name, _kernel, "CompositeExplicitAutograd")
 
 
@@ -84,6 +138,56 @@ def _fake_gram(
     return (*_fake_moments(hidden, mask, start, backend), square(raw), square(unit))
 
 
+def _fake_pairs(
+    hidden: Tensor,
+    mask: Tensor | None,
+    other: Tensor | None,
+    other_mask: Tensor | None,
+    bins: int,
+    moments: bool,
+    extrema: bool,
+    uniformity_t: list[float],
+    thresholds: list[float],
+    start: int,
+    other_start: int,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    return (
+        hidden.new_empty(5, dtype=torch.int64),
+        hidden.new_empty(bins, dtype=torch.int64),
+        hidden.new_empty(5 if moments else 0, dtype=torch.float64),
+        hidden.new_empty(len(uniformity_t), dtype=torch.float64),
+        hidden.new_empty(len(thresholds), dtype=torch.int64),
+        hidden.new_empty(2 if extrema else 0, dtype=torch.float64),
+        hidden.new_empty((2 if extrema else 0, 2), dtype=torch.int64),
+    )
+
+
+def _fake_neighbors(
+    hidden: Tensor,
+    mask: Tensor | None,
+    other: Tensor | None,
+    other_mask: Tensor | None,
+    k: int,
+    both: bool,
+    start: int,
+    other_start: int,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    n = hidden.shape[0] * hidden.shape[1]
+    m = other.shape[0] * other.shape[1] if both and other is not None else 0
+    return (
+        hidden.new_empty(5, dtype=torch.int64),
+        hidden.new_empty((n, k), dtype=dtype),
+        hidden.new_empty((n, k), dtype=torch.int64),
+        hidden.new_empty((m, k), dtype=dtype),
+        hidden.new_empty((m, k), dtype=torch.int64),
+    )
+
+
 torch.library.register_fake("fastaniso::moments", _fake_moments, lib=_LIBRARY)
 torch.library.register_fake("fastaniso::group_moments", _fake_group_moments, lib=_LIBRARY)
 torch.library.register_fake("fastaniso::gram", _fake_gram, lib=_LIBRARY)
+torch.library.register_fake("fastaniso::pairs", _fake_pairs, lib=_LIBRARY)
+torch.library.register_fake("fastaniso::neighbors", _fake_neighbors, lib=_LIBRARY)

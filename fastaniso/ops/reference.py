@@ -56,6 +56,120 @@ def gram(
     return (*moments(hidden, mask, start), scatter, unit_scatter)
 
 
+def pairs(
+    hidden: Tensor,
+    mask: Tensor | None,
+    other: Tensor | None,
+    other_mask: Tensor | None,
+    bins: int,
+    moments: bool,
+    extrema: bool,
+    uniformity_t: list[float],
+    thresholds: list[float],
+    start: int,
+    other_start: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The seven tensors of :class:`fastaniso.state.Pairs`, empty where not asked for."""
+    cosines, i, j, counts = _cosines(hidden, mask, other, other_mask, start, other_start)
+    if other is None:
+        upper = i[:, None] < j
+        cosines, i, j = cosines[upper], i[:, None].expand_as(upper)[upper], j.expand_as(upper)[upper]
+        counts = torch.cat((counts[:3] // 2, counts[3:]))
+    else:
+        cosines, i, j = cosines.flatten(), i.repeat_interleave(len(j)), j.repeat(len(i))
+    histogram = (
+        torch.bincount(((cosines + 1) * (bins / 2)).long().clamp(0, bins - 1), minlength=bins) if bins else i[:0]
+    )
+    deviation = cosines - cosines.sum() / max(len(cosines), 1)
+    powers = torch.stack((cosines.sum(), *(deviation.pow(p).sum() for p in (2, 3, 4)), cosines.abs().sum()))
+    nothing = cosines[:0]
+    values, places = nothing, i[:0].view(0, 2)
+    if extrema:
+        values, places = cosines.new_tensor([torch.inf, -torch.inf]), i.new_full((2, 2), -1)
+        if len(cosines):
+            # Pairs are in order of (i, j), and the first of equals is the one wanted.
+            values = torch.stack((cosines.min(), cosines.max()))
+            first = [torch.nonzero(cosines == value)[0, 0] for value in values]
+            places = torch.stack([torch.stack((i[at], j[at])) for at in first])
+    return (
+        counts,
+        histogram,
+        powers if moments else nothing,
+        torch.stack([(2 * t * (cosines - 1)).exp().sum() for t in uniformity_t] or [nothing.sum()])[
+            : len(uniformity_t)
+        ],
+        torch.stack([(cosines > t).sum() for t in thresholds] or [counts[0]])[: len(thresholds)],
+        values,
+        places,
+    )
+
+
+def neighbors(
+    hidden: Tensor,
+    mask: Tensor | None,
+    other: Tensor | None,
+    other_mask: Tensor | None,
+    k: int,
+    both: bool,
+    start: int,
+    other_start: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The three tensors of :class:`fastaniso.state.Neighbors`, and cosines and indices the other way if ``both``."""
+    cosines, i, j, counts = _cosines(hidden, mask, other, other_mask, start, other_start)
+    if other is None:
+        cosines.fill_diagonal_(-torch.inf)
+    dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    count = hidden.shape[0] * hidden.shape[1]
+    best, at = _best(cosines, i - start, j, count, k)
+    others = other.shape[0] * other.shape[1] if both and other is not None else 0
+    other_best, other_at = _best(cosines.T, j - other_start, i, others, k) if both else (best[:0], at[:0])
+    return counts, best.to(dtype), at, other_best.to(dtype), other_at
+
+
+def _best(cosines: Tensor, rows: Tensor, candidates: Tensor, count: int, k: int) -> tuple[Tensor, Tensor]:
+    """The k best of each of ``count`` rows; kept ones are at ``rows``, the others find none."""
+    values, order = cosines.sort(dim=1, descending=True, stable=True)
+    values, found = values[:, :k], candidates[order[:, :k]]
+    best, at = cosines.new_full((count, k), -torch.inf), found.new_full((count, k), -1)
+    best[rows, : values.shape[1]] = values
+    at[rows, : values.shape[1]] = found.masked_fill(values == -torch.inf, -1)
+    return best, at
+
+
+def _cosines(
+    hidden: Tensor, mask: Tensor | None, other: Tensor | None, other_mask: Tensor | None, start: int, other_start: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Cosines (n, m) of kept rows and others, their indices (n,) and (m,), and counts (5,) over ordered pairs i ≠ j."""
+    units, i, seen, first = _units(hidden, mask, start)
+    if other is None:
+        others, j, other_seen, other_first = units, i, seen, first.new_tensor([NO_ROW])
+        lonely = 1  # a row has no pair with itself
+    else:
+        others, j, other_seen, other_first = _units(other, other_mask, other_start)
+        lonely = 0
+
+    def pairs_of(rows: Tensor, more: Tensor) -> Tensor:
+        return rows * (more - lonely)
+
+    everything = pairs_of(seen[0], other_seen[0])
+    unmasked = pairs_of(seen[1], other_seen[1])
+    kept = pairs_of(seen[2], other_seen[2])
+    counts = torch.cat((torch.stack((kept, everything - unmasked, unmasked - kept)), first, other_first))
+    return (units @ others.T).clamp(-1, 1), i, j, counts
+
+
+def _units(hidden: Tensor, mask: Tensor | None, start: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Kept unit rows (m, d) and their indices (m,); how many rows there are, unmasked, kept (3,); the first invalid."""
+    kept, norms, dropped = _keep(hidden, mask, start)
+    rows = _flat(hidden)
+    usable = rows.isfinite().all(1) & (rows != 0).any(1)
+    if mask is not None:
+        usable &= mask.flatten()
+    indices = torch.nonzero(usable)[:, 0] + start
+    seen = torch.stack((dropped.new_tensor(len(rows)), len(rows) - dropped[0], dropped.new_tensor(len(kept))))
+    return kept / norms[:, None], indices, seen, dropped[3:]
+
+
 def _scatter(rows: Tensor) -> Tensor:
     centred = rows - rows.sum(0) / max(len(rows), 1)
     return centred.T @ centred
