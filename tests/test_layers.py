@@ -20,6 +20,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ops": {"rows", "state", "_cpu"},
     "statistics": {"state", "result", "_version"},
     "plan": {"ops"},
+    "tiles": {"rows", "state", "ops"},
     "accumulator": {"rows", "state", "ops", "statistics", "result", "plan"},
     "functional": {"rows", "state", "ops", "statistics", "result", "plan", "accumulator"},
     "models": set(),

@@ -1,0 +1,183 @@
+"""All pairs of blocks of rows: which tiles of the pair grid there are, and the op run on one after another.
+
+Rows may lie in memory or in files: a block says how to load itself, and at most two are held at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from fastaniso.ops import dispatch as ops
+from fastaniso.rows import Rows
+from fastaniso.state import Neighbors, Pairs, State, StateMismatchError
+
+_ROWS = 16_384
+_BYTES = 2**26
+_REFERENCE_ROWS = 512
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows ``start`` to ``stop`` (half-open) of a source; ``load`` gives them."""
+
+    start: int
+    stop: int
+    load: Callable[[], Rows]
+
+
+def rows_in_block(dim: int, dtype: torch.dtype, backend: str) -> int:
+    """Rows of a block for ``backend``, as ``ops.dispatch.resolve`` names it: fixed by the rows' form alone.
+
+    Never by threads or free memory: the tiles decide in which order float64 sums are added, and so their last bits.
+    """
+    if backend == "reference":
+        return _REFERENCE_ROWS  # it writes out all cosines of a tile in float64
+    # On a GPU a tile has to last long beside its launch; on either, two blocks have to fit where sources are on disk.
+    larger = 8 if backend == "triton" else 1
+    rows = min(_BYTES // (dim * dtype.itemsize), _ROWS) * larger
+    return max(rows // 1024, 1) * 1024
+
+
+def blocks_of(rows: Rows, size: int) -> list[Block]:
+    """Blocks of about ``size`` rows of what is in memory: views."""
+
+    def block(start: int, part: Rows) -> Block:
+        return Block(start, start + part.count, lambda: part)
+
+    return [block(start, part) for start, part in rows.blocks(size)]
+
+
+def visit_pairs(
+    state: Pairs,
+    blocks: Sequence[Block],
+    others: Sequence[Block] | None = None,
+    *,
+    source: str | None = None,
+    other_source: str | None = None,
+    backend: str = "auto",
+) -> Iterator[Pairs]:
+    """Op ``pairs`` on every tile of the triangle of ``blocks``, or of the rectangle with ``others``.
+
+    Yields the merged state after each tile. Tiles that ``state`` has covered under the names of the sources are
+    skipped, so that a run goes on where it stopped; ``StateMismatchError`` if it was cut into other blocks.
+    ``state.counts[:3].sum()`` are the pairs visited.
+    """
+    for tile in _tiles(state, blocks, others, source, other_source):
+        part = ops.pairs(
+            tile.rows,
+            tile.others,
+            bins=state.bins,
+            moments=state.moments is not None,
+            extrema=state.extrema is not None,
+            uniformity_t=state.uniformity_t,
+            thresholds=state.thresholds,
+            backend=backend,
+            start=tile.start,
+            other_start=tile.other_start,
+            source=source,
+            other_source=source if others is None else other_source,
+        )
+        state = state.merge(part)
+        yield state
+
+
+def visit_neighbors(
+    state: Neighbors,
+    blocks: Sequence[Block],
+    others: Sequence[Block] | None = None,
+    *,
+    source: str | None = None,
+    other_source: str | None = None,
+    backend: str = "auto",
+    in_place: bool = False,
+) -> Iterator[Neighbors]:
+    """Op ``neighbors`` for every row of ``blocks`` among them all, each pair visited once, or among ``others``.
+
+    ``state`` holds all the rows (``Neighbors.empty(dim, k, start, stop)``). Yields the merged state after each tile and
+    skips covered tiles, as ``visit_pairs`` does. ``in_place`` writes into the tensors of ``state`` and never holds a
+    second copy of them: what was yielded before is then void, and after an interruption the last state may be, too.
+    """
+    parts: Sequence[Neighbors]
+    for tile in _tiles(state, blocks, others, source, other_source):
+        if others is None and tile.others is not None:
+            parts = ops.mutual_neighbors(
+                tile.rows,
+                tile.others,
+                k=state.k,
+                backend=backend,
+                start=tile.start,
+                other_start=tile.other_start,
+                source=source,
+                other_source=source,
+            )
+        else:
+            part = ops.neighbors(
+                tile.rows,
+                tile.others,
+                k=state.k,
+                backend=backend,
+                start=tile.start,
+                other_start=tile.other_start,
+                source=source,
+                other_source=other_source,
+            )
+            parts = (part,)
+        state = _write(state, parts, in_place)
+        yield state
+
+
+@dataclass(frozen=True)
+class _Tile:
+    rows: Rows
+    others: Rows | None
+    start: int
+    other_start: int
+
+
+def _tiles(
+    state: Pairs | Neighbors,
+    blocks: Sequence[Block],
+    others: Sequence[Block] | None,
+    source: str | None,
+    other_source: str | None,
+) -> Iterator[_Tile]:
+    """The tiles that ``state`` has not seen, row by row; a row's block is loaded once, and only where it is needed."""
+    for i, block in enumerate(blocks):
+        rows: Rows | None = None
+        for other in blocks[i:] if others is None else others:
+            if _is_covered(state, block, other, source, source if others is None else other_source):
+                continue
+            rows = block.load() if rows is None else rows
+            diagonal = others is None and other is block
+            yield _Tile(rows, None if diagonal else other.load(), block.start, 0 if diagonal else other.start)
+
+
+def _is_covered(state: State, block: Block, other: Block, source: str | None, other_source: str | None) -> bool:
+    if source is None or other_source is None:
+        return False
+    rows, others = (block.start, block.stop), (other.start, other.stop)
+    covered = state.coverage.area(source, rows, other_source, others)  # type: ignore[union-attr]  # of pairs
+    if covered in (0, (rows[1] - rows[0]) * (others[1] - others[0])):
+        return covered > 0
+    raise StateMismatchError(
+        f"pairs of rows {rows} of {source!r} with rows {others} of {other_source!r} are covered in part: the state was "
+        "made of blocks of another size; go on with the same blocks, or start anew"
+    )
+
+
+def _write(state: Neighbors, parts: Sequence[Neighbors], in_place: bool) -> Neighbors:
+    """``state`` merged with parts that hold some of its rows: only those rows are looked at."""
+    cosines, indices = state.cosines, state.indices
+    if not in_place:
+        cosines, indices = cosines.clone(), indices.clone()
+    whole = replace(state, cosines=cosines, indices=indices)
+    for part in parts:
+        rows = slice(part.start - state.start, part.stop - state.start)
+        # Counts and coverage are those of the whole, of which the rows in question take part in the merge.
+        merged = replace(whole, start=part.start, cosines=cosines[rows], indices=indices[rows]).merge(part)
+        cosines[rows], indices[rows] = merged.cosines, merged.indices
+        whole = replace(merged, start=state.start, cosines=cosines, indices=indices)
+    return whole
