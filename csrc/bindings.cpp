@@ -6,6 +6,8 @@
 #include "group_moments.h"
 #include "kernels.h"
 #include "moments.h"
+#include "neighbors.h"
+#include "pairs.h"
 
 namespace py = pybind11;
 
@@ -39,7 +41,7 @@ struct PyRows : Rows {
 };
 
 template <class Run>
-RowTotals run(const Run& kernel) {
+auto run(const Run& kernel) {
   Interrupt interrupt(signal_pending);
   try {
     py::gil_scoped_release unlock;
@@ -58,6 +60,13 @@ void write_totals(const RowTotals& t, const Rows& rows, int64_t start, const dou
   const double total[] = {t.norm, t.norm_squared, t.norm_min, t.norm_max, unit_squared, t.unit_fourth};
   std::copy(std::begin(count), std::end(count), counts);
   std::copy(std::begin(total), std::end(total), totals);
+}
+
+void write_counts(PairCounts c, int64_t start, int64_t other_start, int64_t* counts) {
+  const auto moved = [](int64_t first, int64_t by) { return first == kNoRow ? kNoRow : first + by; };
+  const int64_t count[] = {c.pairs, c.masked, c.invalid, moved(c.first_invalid, start),
+                           moved(c.first_invalid_other, other_start)};
+  std::copy(std::begin(count), std::end(count), counts);
 }
 
 }  // namespace
@@ -93,6 +102,39 @@ PYBIND11_MODULE(_cpu, m) {
     const int64_t drop[] = {t.masked, t.zero, t.nonfinite, outside, first};
     std::copy(std::begin(drop), std::end(drop), at<int64_t>(dropped));
   });
+
+  m.def("pairs", [](const PyRows& rows, const PyRows* other, int64_t start, int64_t other_start, int threads,
+                    std::vector<double> uniformity_t, std::vector<double> thresholds, uintptr_t counts, int64_t bins,
+                    uintptr_t histogram, uintptr_t moments, uintptr_t exponentials, uintptr_t above, uintptr_t extrema,
+                    uintptr_t extrema_at) {
+    const PairResults results{bins,
+                              at<int64_t>(histogram),
+                              at<double>(moments),
+                              std::move(uniformity_t),
+                              std::move(thresholds),
+                              at<double>(exponentials),
+                              at<int64_t>(above),
+                              at<double>(extrema),
+                              at<int64_t>(extrema_at)};
+    const PairCounts c = run([&](Interrupt& i) { return pairs(rows, other, results, threads, i); });
+    write_counts(c, start, other_start, at<int64_t>(counts));
+    for (int e = 0; extrema && e < 2; ++e) {
+      int64_t* const place = results.extrema_at + 2 * e;
+      if (place[0] < 0) continue;
+      place[0] += start;
+      place[1] += other ? other_start : start;
+    }
+  });
+
+  m.def("neighbors",
+        [](const PyRows& rows, const PyRows* other, int64_t k, int64_t start, int64_t other_start, int threads,
+           uintptr_t counts, uintptr_t cosines, uintptr_t indices, uintptr_t other_cosines, uintptr_t other_indices) {
+          const PairCounts c = run([&](Interrupt& i) {
+            return neighbors(rows, other, k, {at<void>(cosines), at<int64_t>(indices), start},
+                             {at<void>(other_cosines), at<int64_t>(other_indices), other_start}, threads, i);
+          });
+          write_counts(c, start, other_start, at<int64_t>(counts));
+        });
 
   m.def("isa", [] { return std::string(kernels().name); }, "The instruction set in use.");
   m.def("available_isas", &available_isas, "The instruction sets this CPU can run, best first.");

@@ -2,14 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdlib>
 #include <cstring>
-#include <new>
 #include <vector>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
+#include "panel_memory.h"
 
 namespace fastaniso {
 
@@ -18,27 +14,6 @@ namespace {
 constexpr int64_t kPieceRows = 128;  // rows normed or packed by a thread at a time
 constexpr int64_t kPivotMeans = 5, kRowsPerMean = 5;
 constexpr int64_t kWorkForThreads = 1 << 20;  // multiply-adds below which a second thread costs more than it brings
-constexpr int64_t kHugePage = 2 << 20;
-
-// Memory for the panels, on huge pages where there are any: the product streams through it.
-class PanelMemory {
- public:
-  explicit PanelMemory(int64_t bytes) {
-    bytes = (bytes + kHugePage - 1) / kHugePage * kHugePage;
-    data_ = std::aligned_alloc(kHugePage, bytes);
-    if (!data_) throw std::bad_alloc();
-#if defined(__linux__)
-    madvise(data_, bytes, MADV_HUGEPAGE);
-#endif
-  }
-  ~PanelMemory() { std::free(data_); }
-  PanelMemory(const PanelMemory&) = delete;
-  PanelMemory& operator=(const PanelMemory&) = delete;
-  void* data() const { return data_; }
-
- private:
-  void* data_;
-};
 
 float half_to_float(uint16_t bits) {
   const int exponent = bits >> 10 & 31, fraction = bits & 1023;

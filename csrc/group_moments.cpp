@@ -43,7 +43,7 @@ RowTotals group_moments(const Rows& rows, const int64_t* groups, int64_t num_gro
   for (int64_t begin = 0; begin < count; begin += block) {
     const int64_t end = std::min(begin + block, count);
     reduce_in_order((end - begin + piece - 1) / piece, threads, interrupt,
-                    [&](int64_t p, int64_t part) {
+                    [&](int64_t p, int64_t part, int) {
                       const int64_t from = begin + p * piece, to = std::min(from + piece, end);
                       isa.norms[rows.dtype](used, from, to, parts[part], norms.data() + (from - begin));
                     },

@@ -85,7 +85,7 @@ void add_moments(const Rows& rows, int64_t begin, int64_t end, int64_t piece_row
                  Interrupt& interrupt, double* sums, RowTotals& totals, double* norms) {
   const auto kernel = kernels().moments[rows.dtype];
   reduce_in_order((end - begin + piece_rows - 1) / piece_rows, threads, interrupt,
-                  [&](int64_t piece, int64_t buffer) {
+                  [&](int64_t piece, int64_t buffer, int) {
                     const int64_t from = begin + piece * piece_rows, to = std::min(from + piece_rows, end);
                     kernel(rows, from, to, buffers[buffer].partial, norms ? norms + (from - begin) : nullptr);
                   },

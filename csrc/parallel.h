@@ -97,8 +97,8 @@ void for_each_piece(int64_t pieces, int threads, Interrupt& interrupt, const Wor
 // Partial results that reduce_in_order takes turns with: enough that no thread waits for a slower one.
 inline int64_t partials_for(int threads) { return threads == 1 ? 1 : 4 * threads; }
 
-// work(piece, partial) in any order, then merge(piece, partial) strictly in the order of the pieces: sums are added in
-// one order whatever the number of threads. `partial` is one of partials_for(threads).
+// work(piece, partial, thread) in any order, then merge(piece, partial) strictly in the order of the pieces: sums are
+// added in one order whatever the number of threads. `partial` is one of partials_for(threads).
 template <class Work, class Merge>
 void reduce_in_order(int64_t pieces, int threads, Interrupt& interrupt, const Work& work, const Merge& merge) {
   const int64_t partials = partials_for(threads);
@@ -121,7 +121,7 @@ void reduce_in_order(int64_t pieces, int threads, Interrupt& interrupt, const Wo
       merge_what_is_next();
       std::this_thread::yield();
     }
-    work(piece, piece % partials);
+    work(piece, piece % partials, thread);
     finished[piece % partials].store(true, std::memory_order_release);
     merge_what_is_next();
   });

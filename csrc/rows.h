@@ -45,6 +45,52 @@ struct Panels {
   int64_t stride;  // rows of storage in a panel
 };
 
+// A block of the pair grid: unit rows packed as panels [rows / width][dim][width], each row of `rows` against each of
+// `others`. In a triangle both are of one set, and a pair counts if its row comes before its other.
+struct PairBlock {
+  const void* rows;
+  const void* others;
+  int64_t row_count, other_count, dim;
+  bool triangle;
+  int64_t first_row, first_other;  // places of the first of each in their set, for the triangle
+};
+
+constexpr int64_t kMaxBlockRows = 960;  // of `rows`; a multiple of every panel's width
+
+// A cosine and where in the block it was found.
+struct Extreme {
+  double value;
+  int64_t row, other;
+};
+
+constexpr int64_t kMaxBins = 8192;
+constexpr int kHistograms = 2;  // of which neighbouring pairs take turns: equal cosines would wait for one another
+
+// What is asked for of the cosines of a block, and, zero at first, what was found.
+struct PairSums {
+  int64_t bins, exponents, thresholds;  // how many; 0 for none
+  bool moments, extrema;
+  double pivot;
+  const double* uniformity_t;
+  const double* threshold;
+
+  uint32_t* histogram;  // (bins + 1, kHistograms): a cosine of 1 is in a bin of its own; of all blocks of a thread
+  double powers[5];     // Σ(c − pivot)^p for p = 1..4, Σ|c|
+  double* exponentials;
+  int64_t* above;
+  Extreme least, largest;
+};
+
+// Best candidates so far, largest cosine first: `cosines` (float or double) and `indices`, both (n, k).
+struct NeighborLists {
+  void* cosines;
+  int64_t* indices;
+  const int64_t* slot;  // of each row of the block, its list
+  int64_t start;        // index in its source of the row whose list is the first
+  uint8_t* locks;       // kLocks, shared by all threads; null for no lists
+};
+constexpr int64_t kLocks = 4096;
+
 struct Kernels {
   const char* name;
   // Columns in a panel, for float and for double products.
@@ -63,6 +109,11 @@ struct Kernels {
                         int64_t end, int64_t dim, const Panels&);
   // out[i, j] += factor·Σ_k panel_i[k]·panel_j[k] over the block of panel i and panel j (i ≤ j).
   void (*multiply[2])(const Panels&, int64_t panel_i, int64_t panel_j, int64_t dim, double factor, double* out);
+  // Packs `count` rows as unit rows, normed in norms, into panels, whose last is filled up with zeros.
+  void (*pack_units[kDTypes])(const char* const* rows, const double* norms, int64_t count, int64_t dim, void* panels);
+  // Visits the pairs of a block.
+  void (*pairs[2])(const PairBlock&, PairSums&);
+  void (*neighbors[2])(const PairBlock&, const NeighborLists& rows, const NeighborLists& others, int64_t k);
   // sums[j] += factor·Σ_k panel[k] over the columns of a panel; `sums` reaches to the end of the last panel.
   void (*add_columns[2])(const Panels&, int64_t panel, double factor, double* sums);
 };

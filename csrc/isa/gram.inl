@@ -2,50 +2,12 @@
 // summed in registers before they are added to the float64 result.
 #pragma once
 
-#include "vec.h"
+#include "product.inl"
 
 namespace fastaniso {
 namespace {
 
-constexpr int kPanelVectors = 3;
 constexpr int64_t kRowsInFloat = 256;  // products summed in float32 before they go to float64
-
-// Rows of accumulators: with kPanelVectors each they leave registers for one row of B and a broadcast, and they divide
-// the panel's width.
-template <class T>
-constexpr int tile_rows() {
-#if FASTANISO_VECTOR_BYTES == 64
-  return 8;
-#elif FASTANISO_VECTOR_BYTES == 32
-  return 4;
-#elif defined(__ARM_NEON)
-  return 6;
-#else
-  return sizeof(T) == 4 ? 4 : 3;
-#endif
-}
-
-template <class T>
-constexpr int panel_width() {
-  return kPanelVectors * kBytes / int(sizeof(T));
-}
-
-// 1/‖x‖ with the squares summed in float64: in float32 each row's error would be its own, and rows that differ by less
-// than that from each other would seem to differ by it. 0 where the squares might leave the range.
-template <class S>
-FASTANISO_INLINE double exact_inverse_norm(const S* row, int64_t dim, double norm) {
-  if (!(norm > 1e-30 && norm < 1e30)) return 0;
-  constexpr int width = kBytes / sizeof(typename Compute<S>::T), lanes = kBytes / 8;
-  VecD sum = {};
-  for (int64_t k = 0; k < dim; k += width) {
-    const auto x = dim - k < width ? load_first(row + k, dim - k) : load(row + k);
-    for (int part = 0; part < width / lanes; ++part) {
-      const VecD wide = part_as_double(x, part);
-      sum += wide * wide;
-    }
-  }
-  return 1 / std::sqrt(lane_sum(sum));
-}
 
 template <class S>
 void pack(const char* const* rows, const double* norms, double scale, const void* shift_data, int64_t begin,
@@ -85,13 +47,7 @@ FASTANISO_INLINE void multiply_tile(const T* a, const T* b, int64_t rows, double
   typedef typename Compute<T>::V V;
   constexpr int width = sizeof(V) / sizeof(T), panel = panel_width<T>(), height = tile_rows<T>();
   V sums[height][kPanelVectors] = {};
-  for (int64_t k = 0; k < rows; ++k, a += panel, b += panel) {
-    V column[kPanelVectors];
-    for (int p = 0; p < panel; p += 64 / int(sizeof(T))) __builtin_prefetch(b + 16 * panel + p);
-    for (int v = 0; v < kPanelVectors; ++v) column[v] = load(b + v * width);
-    for (int i = 0; i < height; ++i)
-      for (int v = 0; v < kPanelVectors; ++v) sums[i][v] += a[i] * column[v];
-  }
+  add_products(a, b, rows, sums, [](int64_t) {});
   if (rows_left >= height && columns_left >= panel) {
     for (int i = 0; i < height; ++i)
       for (int v = 0; v < kPanelVectors; ++v)

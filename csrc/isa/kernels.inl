@@ -4,6 +4,8 @@
 #include "gram.inl"
 #include "group_moments.inl"
 #include "moments.inl"
+#include "neighbors.inl"
+#include "pairs.inl"
 
 namespace fastaniso {
 
@@ -16,6 +18,9 @@ const Kernels FASTANISO_KERNELS = {
     {add_units<float>, add_units<double>, add_units<Half>, add_units<BFloat>},
     {pack<float>, pack<double>, pack<Half>, pack<BFloat>},
     {multiply<float>, multiply<double>},
+    {pack_units<float>, pack_units<double>, pack_units<Half>, pack_units<BFloat>},
+    {pairs<float>, pairs<double>},
+    {neighbors<float>, neighbors<double>},
     {add_panel_columns<float>, add_panel_columns<double>},
 };
 

@@ -67,6 +67,78 @@ def gram(
     return counts, totals, sums, scatter, unit_scatter
 
 
+def pairs(
+    hidden: Tensor,
+    mask: Tensor | None,
+    other: Tensor | None,
+    other_mask: Tensor | None,
+    bins: int,
+    moments: bool,
+    extrema: bool,
+    uniformity_t: list[float],
+    thresholds: list[float],
+    start: int,
+    other_start: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The seven tensors of :class:`fastaniso.state.Pairs`, empty where not asked for."""
+    counts = torch.empty(5, dtype=torch.int64)
+    histogram = torch.empty(bins, dtype=torch.int64)
+    powers = torch.empty(5 if moments else 0, dtype=torch.float64)
+    exponentials = torch.empty(len(uniformity_t), dtype=torch.float64)
+    above = torch.empty(len(thresholds), dtype=torch.int64)
+    values = torch.empty(2 if extrema else 0, dtype=torch.float64)
+    places = torch.empty(2 if extrema else 0, 2, dtype=torch.int64)
+    _cpu.pairs(
+        _rows(hidden, mask),
+        None if other is None else _rows(other, other_mask),
+        start,
+        other_start,
+        torch.get_num_threads(),
+        uniformity_t,
+        thresholds,
+        counts.data_ptr(),
+        bins,
+        histogram.data_ptr(),
+        powers.data_ptr() if moments else 0,
+        exponentials.data_ptr(),
+        above.data_ptr(),
+        values.data_ptr() if extrema else 0,
+        places.data_ptr(),
+    )
+    return counts, histogram, powers, exponentials, above, values, places
+
+
+def neighbors(
+    hidden: Tensor,
+    mask: Tensor | None,
+    other: Tensor | None,
+    other_mask: Tensor | None,
+    k: int,
+    both: bool,
+    start: int,
+    other_start: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The three tensors of :class:`fastaniso.state.Neighbors`, and cosines and indices the other way if ``both``."""
+    dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
+    counts = torch.empty(5, dtype=torch.int64)
+    lists = []
+    for rows in (hidden, other if both else None):
+        count = 0 if rows is None else rows.shape[0] * rows.shape[1]
+        lists += [torch.empty(count, k, dtype=dtype), torch.empty(count, k, dtype=torch.int64)]
+    _cpu.neighbors(
+        _rows(hidden, mask),
+        None if other is None else _rows(other, other_mask),
+        k,
+        start,
+        other_start,
+        torch.get_num_threads(),
+        counts.data_ptr(),
+        *(tensor.data_ptr() for tensor in lists),
+    )
+    cosines, indices, other_cosines, other_indices = lists
+    return counts, cosines, indices, other_cosines, other_indices
+
+
 def isa() -> str:
     """The instruction set in use: the best of this CPU, or the one that ``FASTANISO_ISA`` names."""
     name: str = _cpu.isa()

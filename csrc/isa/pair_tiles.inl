@@ -1,0 +1,88 @@
+// Walks a block of the pair grid tile by tile: packs unit rows, and hands each tile's cosines on while they are in the
+// first-level cache.
+#pragma once
+
+#include "product.inl"
+
+namespace fastaniso {
+namespace {
+
+template <class T>
+constexpr int tile_pairs() {
+  return tile_rows<T>() * panel_width<T>();
+}
+
+// One tile of cosines, [tile_rows][panel_width], and which of them are pairs of the block.
+template <class T>
+struct CosineTile {
+  alignas(64) T cosines[tile_pairs<T>()];
+  int64_t row, other;  // of the first, in the block
+  int rows, others;    // how many there are before the end of the block
+  int64_t ahead;       // in a triangle: how many places the first other is ahead of the first row; else more than any
+  bool whole;
+
+  bool is_pair(int r, int o) const { return r < rows && o < others && o + ahead > r; }
+};
+
+// visit(tile) for every tile with a pair in it; meanwhile(k) at each step of the product of the next.
+template <class T, class Meanwhile, class Visit>
+FASTANISO_INLINE void for_each_tile(const PairBlock& block, const Meanwhile& meanwhile, const Visit& visit) {
+  typedef typename Compute<T>::V V;
+  constexpr int width = sizeof(V) / sizeof(T), panel = panel_width<T>(), height = tile_rows<T>();
+  const T* rows = static_cast<const T*>(block.rows);
+  const T* others = static_cast<const T*>(block.others);
+  CosineTile<T> tile;
+  // Panel by panel of the others, which stays in the second-level cache, down all rows.
+  for (tile.other = 0; tile.other < block.other_count; tile.other += panel) {
+    for (tile.row = 0; tile.row < block.row_count; tile.row += height) {
+      tile.ahead = block.triangle ? block.first_other + tile.other - block.first_row - tile.row : height;
+      if (tile.ahead + panel <= 1) break;
+      V sums[height][kPanelVectors] = {};
+      add_products(rows + tile.row / panel * panel * block.dim + tile.row % panel, others + tile.other * block.dim,
+                   block.dim, sums, meanwhile);
+      for (int i = 0; i < height; ++i) {
+        for (int v = 0; v < kPanelVectors; ++v) {
+          const V one = V{} + T(1);
+          V c = sums[i][v];
+          c = c > one ? one : c;
+          c = c < -one ? -one : c;
+          store(tile.cosines + i * panel + v * width, c);
+        }
+      }
+      tile.rows = block.row_count - tile.row < height ? int(block.row_count - tile.row) : height;
+      tile.others = block.other_count - tile.other < panel ? int(block.other_count - tile.other) : panel;
+      tile.whole = tile.rows == height && tile.others == panel && tile.ahead >= height;
+      visit(tile);
+    }
+  }
+}
+
+template <class S>
+void pack_units(const char* const* rows, const double* norms, int64_t count, int64_t dim, void* panels) {
+  typedef typename Compute<S>::T T;
+  typedef typename Compute<S>::V V;
+  constexpr int width = sizeof(V) / sizeof(T), panel = panel_width<T>();
+  for (int64_t r = 0; r < count; ++r) {
+    const S* row = reinterpret_cast<const S*>(rows[r]);
+    T* to = static_cast<T*>(panels) + r / panel * panel * dim + r % panel;
+    const double factor = exact_inverse_norm(row, dim, norms[r]);
+    if (factor == 0) {
+      for (int64_t k = 0; k < dim; ++k) to[k * panel] = T(to_double(row[k]) / norms[r]);
+      continue;
+    }
+    // In two parts, so that each number of a unit row is rounded by itself and not all of them the same way.
+    const T rounded = T(factor), rest = T(factor - rounded);
+    for (int64_t k = 0; k < dim; k += width) {
+      const V x = dim - k < width ? load_first(row + k, dim - k) : load(row + k);
+      const V unit = x * rounded + x * rest;
+      const int lanes = dim - k < width ? int(dim - k) : width;
+      for (int i = 0; i < lanes; ++i) to[(k + i) * panel] = unit[i];
+    }
+  }
+  const int64_t last = (count + panel - 1) / panel * panel;
+  for (int64_t r = count; r < last; ++r)
+    for (int64_t k = 0; k < dim; ++k) static_cast<T*>(panels)[(r / panel * dim + k) * panel + r % panel] = 0;
+}
+
+}  // namespace
+}  // namespace fastaniso
