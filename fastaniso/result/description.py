@@ -1,26 +1,17 @@
-"""Frozen results: plain numbers on the host, with what they were made from. nan: undefined; None: not asked for."""
+"""What linear and Gram passes tell about rows."""
 
 from __future__ import annotations
 
-import json
-import math
-from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from fastaniso.result.base import Dropped, Result, number, row_count, table
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
     from torch import Tensor
-
-
-@dataclass(frozen=True)
-class Dropped:
-    """Rows left out: by the mask, because they are zero, because they hold NaN or Inf."""
-
-    masked: int
-    zero: int
-    nonfinite: int
 
 
 @dataclass(frozen=True)
@@ -119,7 +110,7 @@ CONVENTIONS = {
 
 
 @dataclass(frozen=True, eq=False)
-class Description:
+class Description(Result):
     """What the rows look like: exact values over all n(n−1) ordered pairs, with counts, conventions and provenance.
 
     nan means undefined (fewer than two rows, no spread), None that the value was not asked for. ``eigenvalues`` are
@@ -150,26 +141,12 @@ class Description:
     contributions: DimensionContributions = field(repr=False)
     eigenvalues: NDArray[np.float64] | None = field(repr=False)
 
+    _conventions = CONVENTIONS
+
     def __post_init__(self) -> None:
         """A frozen result's arrays are read-only too."""
         if self.eigenvalues is not None:
             self.eigenvalues.setflags(write=False)
-
-    @property
-    def conventions(self) -> dict[str, str]:
-        """How each value is defined."""
-        return dict(CONVENTIONS)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dict of numbers and strings; the arrays (``contributions``, ``eigenvalues``) stay out."""
-        arrays = ("contributions", "eigenvalues")
-        plain = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in arrays}
-        nested = {name: asdict(plain[name]) for name in ("dropped", "drift", "norms")}
-        return {**plain, **nested, "conventions": self.conventions}
-
-    def to_json(self, *, indent: int | None = None) -> str:
-        """JSON of ``to_dict``; nan and ±inf, which JSON lacks, become null."""
-        return json.dumps(json_ready(self.to_dict()), indent=indent, ensure_ascii=False, allow_nan=False)
 
     def plot(self) -> Figure:
         """Contributions by dimension, the spectrum where the rows' scatter was accumulated, the figures: not shown.
@@ -185,21 +162,11 @@ class Description:
         return "\n".join((*_table(self), *self.notes))
 
 
-def json_ready(value: Any) -> Any:
-    """``value`` with None for nan and ±inf, and lists for tuples."""
-    if isinstance(value, dict):
-        return {key: json_ready(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [json_ready(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _table(d: Description) -> list[str]:
-    dropped = ", ".join(f"{count:,} {reason}" for reason, count in asdict(d.dropped).items() if count)
     rows: list[tuple[str, str]] = [
-        ("rows", f"{d.n:,} of {d.dim} numbers" + (f" ({dropped} dropped)" if dropped else "")),
+        ("rows", row_count(d.n, d.dim, d.dropped)),
         ("pairs", f"{d.pairs:,} (all ordered pairs, exact)"),
-        ("mean cosine", _number(d.mean_cosine)),
+        ("mean cosine", number(d.mean_cosine)),
     ]
     optional = (
         ("cosine std", d.cosine_std),
@@ -207,24 +174,19 @@ def _table(d: Description) -> list[str]:
         ("  between groups", d.between_groups),
         ("  without the top 3 dimensions", d.mean_cosine_without_top3),
     )
-    rows += [(label, _number(value)) for label, value in optional if value is not None]
-    top = ", ".join(f"{dimension}: {_number(value)}" for dimension, value in d.top_dimensions[:3])
+    rows += [(label, number(value)) for label, value in optional if value is not None]
+    top = ", ".join(f"{dimension}: {number(value)}" for dimension, value in d.top_dimensions[:3])
     rows += [
         ("top dimensions", top),
-        ("drift ‖mean‖", f"{_number(d.drift.norm_of_mean)} ({_number(d.drift.relative)} of the mean norm)"),
-        ("norms", f"{_number(d.norms.mean)} ± {_number(d.norms.std)}"),
-        ("  from, to", f"{_number(d.norms.min)}, {_number(d.norms.max)}"),
+        ("drift ‖mean‖", f"{number(d.drift.norm_of_mean)} ({number(d.drift.relative)} of the mean norm)"),
+        ("norms", f"{number(d.norms.mean)} ± {number(d.norms.std)}"),
+        ("  from, to", f"{number(d.norms.min)}, {number(d.norms.max)}"),
     ]
     spectral = (
         ("participation ratio", d.participation_ratio, f" of {d.dim}"),
         ("IsoScore", d.isoscore, ""),
         ("effective rank (uncentred)", d.effective_rank, f" of {d.dim}"),
     )
-    rows += [(label, _number(value) + unit) for label, value, unit in spectral if value is not None]
+    rows += [(label, number(value) + unit) for label, value, unit in spectral if value is not None]
     rows.append(("from", f"{'; '.join(d.provenance) or 'nothing'}, {d.accumulator} sums, fastaniso {d.version}"))
-    width = max(len(label) for label, _ in rows)
-    return [f"{label:<{width}}  {value}" for label, value in rows]
-
-
-def _number(value: float) -> str:
-    return f"{value:.6g}"
+    return table(rows)
