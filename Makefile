@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 EXTRAS := test,lint,demo
 SOURCES := CMakeLists.txt pyproject.toml setup.py $(wildcard csrc/*.cpp csrc/*.h csrc/isa/*)
 PYTHON_FILES := fastaniso tests bench setup.py
-CPP_FILES := $(wildcard csrc/*.cpp csrc/*.h csrc/isa/* csrc/tests/*.cpp)
+CPP_FILES := $(wildcard csrc/*.cpp csrc/*.h csrc/isa/* csrc/tests/*)
 
 .PHONY: help demo test test-python test-cpp test-neon package lint format bench gpu docs clean
 
@@ -41,6 +41,7 @@ test-neon: $(VENV)/.ready  ## the C++ tests for aarch64 under emulation; needs a
 	    -DCMAKE_CXX_COMPILER=aarch64-linux-gnu-g++ -DCMAKE_DISABLE_FIND_PACKAGE_OpenMP=ON
 	$(BIN)/cmake --build build/neon -j
 	qemu-aarch64 -L /usr/aarch64-linux-gnu build/neon/test_kernels
+	qemu-aarch64 -L /usr/aarch64-linux-gnu build/neon/test_pairs
 
 package: $(VENV)/.ready  ## sdist and wheel, and a smoke test of the wheel in an empty environment
 	rm -rf dist build/smoke

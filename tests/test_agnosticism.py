@@ -16,9 +16,9 @@ from torch import Tensor
 
 from fastaniso.ops import dispatch
 from fastaniso.rows import as_rows
-from fastaniso.state import Gram, GroupMoments, Moments, StateMismatchError
+from fastaniso.state import Gram, GroupMoments, Moments, Neighbors, Pairs, StateMismatchError
 
-State = Moments | Gram | GroupMoments
+State = Moments | Gram | GroupMoments | Pairs | Neighbors
 
 
 def group_moments(hidden: Tensor, mask: Tensor | None = None, **options: object) -> GroupMoments:
@@ -32,7 +32,15 @@ OPS: dict[str, Callable[..., State]] = {
     "gram": lambda hidden, mask=None, **options: dispatch.gram(as_rows(hidden, mask), **options),
     "group_moments": group_moments,
 }
-every_op = pytest.mark.parametrize("op", OPS.values(), ids=OPS)
+PAIR_OPS: dict[str, Callable[..., State]] = {
+    "pairs": lambda hidden, mask=None, **options: dispatch.pairs(
+        as_rows(hidden, mask), bins=128, uniformity_t=(2.0,), thresholds=(0.1,), **options
+    ),
+    "neighbors": lambda hidden, mask=None, **options: dispatch.neighbors(as_rows(hidden, mask), k=3, **options),
+}
+linear_op = pytest.mark.parametrize("op", OPS.values(), ids=OPS)
+pair_op = pytest.mark.parametrize("op", PAIR_OPS.values(), ids=PAIR_OPS)
+every_op = pytest.mark.parametrize("op", (OPS | PAIR_OPS).values(), ids=OPS | PAIR_OPS)
 
 
 @contextmanager
@@ -65,8 +73,10 @@ def assert_close(a: State, b: State) -> None:
 def test_same_bits_for_any_number_of_threads_and_over_runs(
     isa: str, op: Callable[..., State], dtype: torch.dtype
 ) -> None:
-    hidden = torch.randn(12_000, 130).to(dtype)
-    mask = torch.rand(12_000) > 0.2
+    # More rows than one block of packed ones; fewer where the work is that of all pairs.
+    rows = 5_000 if op in PAIR_OPS.values() else 12_000
+    hidden = torch.randn(rows, 130).to(dtype)
+    mask = torch.rand(rows) > 0.2
     with threads(1):
         once = op(hidden, mask)
     for count in (1, 2, 3, 7):
@@ -88,7 +98,7 @@ def test_same_bits_for_any_row_stride(isa: str, op: Callable[..., State]) -> Non
     shifted[:, 1:] = hidden
     assert_same_bits(op(shifted[:, 1:]), packed)
     # Swapped axes read the rows in another order: the same sums up to rounding.
-    if op is not group_moments:
+    if op not in (group_moments, *PAIR_OPS.values()):
         assert_close(op(hidden.transpose(0, 1)), packed)
 
 
@@ -106,7 +116,7 @@ def test_memory_maps_are_read_in_place(op: Callable[..., State], tmp_path: Path)
     assert_same_bits(op(mapped), op(torch.from_numpy(hidden)))
 
 
-@every_op
+@linear_op
 def test_a_mask_drops_rows(isa: str, op: Callable[..., State]) -> None:
     hidden = torch.randn(3000, 40)
     mask = torch.rand(3000) > 0.5
@@ -124,7 +134,31 @@ def test_a_mask_drops_rows(isa: str, op: Callable[..., State]) -> None:
     assert_close(masked, dropped)
 
 
-@every_op
+@pair_op
+def test_a_mask_drops_pairs(isa: str, op: Callable[..., State]) -> None:
+    hidden = torch.randn(600, 40)
+    mask = torch.rand(600) > 0.5
+    hidden[~mask] = torch.nan
+    masked, dropped = op(hidden, mask), op(hidden[mask])
+    assert isinstance(masked, Pairs | Neighbors)
+    assert masked.counts[1] > 0
+    masked.counts[1] = 0
+    kept = torch.nonzero(mask)[:, 0]
+    if isinstance(masked, Neighbors):
+        assert isinstance(dropped, Neighbors)
+        assert (masked.indices[~mask] == -1).all()
+        assert torch.equal(masked.cosines[mask], dropped.cosines)
+        assert torch.equal(masked.indices[mask], kept[dropped.indices])
+        return
+    assert isinstance(dropped, Pairs)
+    assert masked.extrema_at is not None
+    assert dropped.extrema_at is not None
+    assert torch.equal(masked.extrema_at, kept[dropped.extrema_at])
+    masked.extrema_at.copy_(dropped.extrema_at)
+    assert_close(masked, dropped)
+
+
+@linear_op
 @settings(deadline=None, max_examples=25)
 @given(cuts=st.lists(st.integers(0, 700), max_size=4), seed=st.integers(0, 2**31))
 def test_parts_merge_to_the_whole(op: Callable[..., State], cuts: list[int], seed: int) -> None:

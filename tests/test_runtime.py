@@ -13,7 +13,8 @@ import pytest
 import torch
 
 import fastaniso
-from fastaniso.ops import cpu
+from fastaniso.ops import cpu, dispatch
+from fastaniso.rows import as_rows
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -54,10 +55,17 @@ def test_a_known_instruction_set_is_checked_against_the_cpu() -> None:
     assert "this CPU cannot run" in done.stderr
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_ctrl_c_ends_a_long_kernel_within_a_second(count: int) -> None:
+LONG = {
     # One row repeated: half a minute of work that takes no memory.
-    hidden = torch.randn(1, 256).expand(50_000_000, 256)
+    "gram": lambda: dispatch.gram(as_rows(torch.randn(1, 256).expand(50_000_000, 256))),
+    "pairs": lambda: dispatch.pairs(as_rows(torch.randn(1, 256).expand(500_000, 256)), bins=256),
+    "neighbors": lambda: dispatch.neighbors(as_rows(torch.randn(500_000, 16)), k=2),
+}
+
+
+@pytest.mark.parametrize("op", LONG)
+@pytest.mark.parametrize("count", [1, 2])
+def test_ctrl_c_ends_a_long_kernel_within_a_second(count: int, op: str) -> None:
     before = torch.get_num_threads()
     # A process started in the background of a shell ignores the signal.
     handler = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -72,7 +80,7 @@ def test_ctrl_c_ends_a_long_kernel_within_a_second(count: int) -> None:
     timer.start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            fastaniso.cosine_std(hidden)
+            LONG[op]()
     finally:
         timer.join()
         signal.signal(signal.SIGINT, handler)

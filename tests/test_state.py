@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from fastaniso.state import (
     Gram,
     GroupMoments,
     Moments,
+    Neighbors,
+    PairCoverage,
+    Pairs,
     State,
     StateMismatchError,
     load_state,
@@ -43,7 +47,16 @@ def _groups(x: torch.Tensor = X, groups: int = 3, **where: Any) -> GroupMoments:
     return ops.group_moments(as_rows(x), (torch.arange(len(x)) % 3)[None], groups, backend=BACKEND, **where)
 
 
-MAKERS = {"Moments": _moments, "Gram": _gram, "GroupMoments": _groups}
+def _pairs(x: torch.Tensor = X, **options: Any) -> Pairs:
+    asked: dict[str, Any] = {"bins": 64, "uniformity_t": (2.0,), "thresholds": (0.5, 0.9), **options}
+    return ops.pairs(as_rows(x), backend=BACKEND, **asked)
+
+
+def _neighbors(x: torch.Tensor = X, k: int = 3, **options: Any) -> Neighbors:
+    return ops.neighbors(as_rows(x), k=k, backend=BACKEND, **options)
+
+
+MAKERS = {"Moments": _moments, "Gram": _gram, "GroupMoments": _groups, "Pairs": _pairs, "Neighbors": _neighbors}
 
 
 @pytest.fixture(params=MAKERS)
@@ -61,6 +74,11 @@ def _assert_equal(a: State, b: State, **tolerance: float) -> None:
 def _empty_like(state: State) -> State:
     if isinstance(state, GroupMoments):
         return GroupMoments.empty(state.dim, state.groups)
+    if isinstance(state, Pairs):
+        settings = {"uniformity_t": state.uniformity_t, "thresholds": state.thresholds}
+        return Pairs.empty(state.dim, bins=state.bins, moments=state.moments is not None, **settings)
+    if isinstance(state, Neighbors):
+        return Neighbors.empty(state.dim, state.k, dtype=state.cosines.dtype)
     return type(state).empty(state.dim)
 
 
@@ -75,7 +93,10 @@ def test_merging_changes_neither_part(make: Any) -> None:
     before = a.to_dict()
     merged = a.merge(b)
     assert all(before[name] is value for name, value in a.to_dict().items() if isinstance(value, torch.Tensor))
-    assert merged.coverage.ranges == {"a": ((0, 20),)}
+    if isinstance(merged.coverage, PairCoverage):
+        assert merged.coverage.area("a", (0, 20), "a", (0, 20)) == 9 * 9 + 11 * 11
+    else:
+        assert merged.coverage.ranges == {"a": ((0, 20),)}
 
 
 def test_split_is_whole_far_from_zero() -> None:
@@ -208,6 +229,69 @@ def test_other_kinds_and_versions_are_refused() -> None:
     ):
         with pytest.raises(CorruptStateError, match=message):
             Moments.from_dict(wrong)
+
+
+def test_pairs_of_other_contents_do_not_merge() -> None:
+    state = _pairs()
+    for other, message in (
+        (_pairs(bins=128), "one Pairs holds 64 bins, moments, extrema, the other 128 bins, moments, extrema"),
+        (_pairs(bins=0, extrema=False), "the other moments"),
+        (_pairs(thresholds=(0.5,)), r"states of thresholds \(0.5, 0.9\) and \(0.5,\) do not merge"),
+        (_pairs(uniformity_t=()), "states of uniformity_t"),
+    ):
+        with pytest.raises(StateMismatchError, match=message):
+            state.merge(other)
+    with pytest.raises(StateMismatchError, match=r"states of 3 neighbours in torch.float64 and 2 in torch.float64"):
+        _neighbors().merge(_neighbors(k=2))
+
+
+def test_no_pair_is_counted_twice() -> None:
+    whole = _pairs(source="a")
+    rows, others = as_rows(X[:5]), as_rows(X[5:12])
+    block = {"bins": 64, "uniformity_t": (2.0,), "thresholds": (0.5, 0.9), "backend": BACKEND}
+    part = ops.pairs(rows, others, **block, source="a", other_source="a", other_start=5)  # type: ignore[arg-type]
+    with pytest.raises(
+        StateMismatchError, match=r"pairs of rows \(0, 5\) of 'a' with rows \(5, 12\) of 'a' are in both"
+    ):
+        whole.merge(part)
+    with pytest.raises(StateMismatchError, match="some rows would be paired with themselves"):
+        ops.pairs(rows, others, **block, source="a", other_source="a", other_start=3)  # type: ignore[arg-type]
+    elsewhere = ops.pairs(rows, others, **block, source="a", other_source="b", other_start=5)  # type: ignore[arg-type]
+    assert whole.merge(elsewhere).counts[0] == whole.counts[0] + 35
+
+
+@settings(max_examples=100)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), unique=True))
+def test_coverage_of_pairs_knows_every_tile(tiles: list[tuple[int, int]]) -> None:
+    def edges(i: int) -> tuple[int, int]:
+        return 10 * i, 10 * i + 10
+
+    coverage = PairCoverage()
+    for i, j in tiles:
+        coverage = coverage.union(PairCoverage.of("a", edges(i), "b", edges(j)))
+    for i in range(6):
+        for j in range(6):
+            assert coverage.area("a", edges(i), "b", edges(j)) == 100 * ((i, j) in tiles)
+    assert coverage.area("a", (5, 55), "b", (0, 60)) <= 100 * len(tiles)
+    assert PairCoverage.from_plain(coverage.to_plain()) == coverage
+    if tiles:
+        with pytest.raises(StateMismatchError, match="count them twice"):
+            coverage.union(PairCoverage.of("a", edges(tiles[0][0]), "b", edges(tiles[0][1])))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(0, 20), max_size=3), st.integers(0, 2**31))
+def test_moments_of_pairs_merge_in_any_order(cuts: list[int], seed: int) -> None:
+    edges = [0, *sorted(cuts), 20]
+    y = torch.randn(6, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    parts = [ops.pairs(as_rows(X[a:b]), as_rows(y), backend=BACKEND, start=a) for a, b in pairwise(edges)]
+    whole = ops.pairs(as_rows(X), as_rows(y), backend=BACKEND)
+    for order in (parts, parts[::-1]):
+        merged = order[0]
+        for part in order[1:]:
+            merged = merged.merge(part)
+        for name in ("moments", "extrema", "extrema_at"):
+            torch.testing.assert_close(getattr(merged, name), getattr(whole, name), rtol=1e-10, atol=1e-12)
 
 
 def test_a_file_of_another_version_is_refused(tmp_path: Path) -> None:

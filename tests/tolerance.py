@@ -7,6 +7,8 @@ roundings. SAFETY covers the tail of that random walk.
 
 from __future__ import annotations
 
+from math import comb
+
 import torch
 from torch import Tensor
 
@@ -58,3 +60,28 @@ def scatter(rows: Tensor, dtype: torch.dtype, *, fused: bool, kept_first: int, g
     rounded = SAFETY * (torch.outer(entry, about_pivot) + torch.outer(about_pivot, entry) + torch.outer(entry, entry))
     own = torch.finfo(torch.float64).eps * n * torch.outer(size, size)
     return product + rounded + own + torch.finfo(torch.float64).tiny
+
+
+def cosine(dim: int, dtype: torch.dtype) -> float:
+    """Bound on the error of one cosine: a sum of d products of numbers that were rounded once, at most 1 in all."""
+    return SAFETY * (dim**0.5 + 4) * rounding(dtype)
+
+
+def pair_moments(cosines: Tensor, pivot: float, dim: int, dtype: torch.dtype) -> Tensor:
+    """Bound (5,) on the error of Σc, Σ(c − c̄)^2, 3, 4 and Σ|c| over float64 cosines, summed as powers about a pivot.
+
+    Each cosine errs by ``cosine``; a tile adds at most 24 powers a lane in float32. Then the powers move to the mean.
+    """
+    one = cosine(dim, dtype)
+    distance = abs(float(cosines.mean()) - pivot) if len(cosines) else 0.0
+    size = (cosines - pivot).abs() + one
+    own = torch.finfo(torch.float64).eps * max(len(cosines), 1)
+    about_pivot = [
+        ((p * one * size ** (p - 1) + SAFETY * 24**0.5 * rounding(dtype) * size**p).sum() + own * (size**p).sum())
+        for p in range(1, 5)
+    ]
+    central = [
+        2 * sum(comb(p, k) * distance ** (p - k) * about_pivot[k - 1] for k in range(1, p + 1)) for p in range(2, 5)
+    ]
+    absolute = ((one + SAFETY * 24**0.5 * rounding(dtype) + own) * (cosines.abs() + one)).sum() + one * len(cosines)
+    return torch.stack([about_pivot[0], *central, absolute]) + torch.finfo(torch.float64).tiny

@@ -1,0 +1,116 @@
+"""The neighbors op: every instruction set × dtype × named case against float64 on the same rounded inputs."""
+
+from __future__ import annotations
+
+import pytest
+import tolerance
+import torch
+from cases import CASES, DTYPES, make
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from fastaniso.ops import dispatch, reference
+from fastaniso.rows import Rows, as_rows
+from fastaniso.state import Neighbors
+
+
+def cosine_table(rows: Rows, other: Rows | None) -> Tensor:
+    """Float64 cosines (n, m), −inf where there is no pair."""
+    theirs = (None, None) if other is None else (other.values, other.mask)
+    cosines, i, j, _ = reference._cosines(rows.values, rows.mask, *theirs, 0, 0)
+    table = cosines.new_full((rows.count, (other or rows).count), -torch.inf)
+    table[i[:, None], j] = cosines
+    return table if other is not None else table.fill_diagonal_(-torch.inf)
+
+
+def check(ours: Neighbors, table: Tensor, one: float) -> None:
+    """The cosines found are the best there are, each is that of its index, in order, none twice."""
+    k = ours.k
+    best = torch.cat((table, table.new_full((len(table), k), -torch.inf)), 1).sort(1, descending=True).values[:, :k]
+    found = ours.indices >= 0
+    assert torch.equal(found, ours.cosines > -torch.inf)
+    assert torch.equal(found, best > -torch.inf)
+    assert ((ours.cosines.double() - best)[found].abs() <= one).all()
+    claimed = table.gather(1, ours.indices.clamp(min=0)) if table.shape[1] else best
+    assert ((ours.cosines.double() - claimed)[found].abs() <= one).all()
+    assert (ours.cosines[:, 1:] <= ours.cosines[:, :-1]).all()
+    equal = ours.cosines[:, 1:] == ours.cosines[:, :-1]
+    in_order = (ours.indices[:, 1:] > ours.indices[:, :-1]) | ~found[:, 1:]
+    assert in_order[equal].all()
+    for row in ours.indices:
+        kept = row[row >= 0]
+        assert len(kept.unique()) == len(kept)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_neighbors(isa: str, dtype: str, case: str) -> None:
+    rows = as_rows(*make(case, dtype))
+    one = tolerance.cosine(rows.dim, DTYPES[dtype])
+    ours = dispatch.neighbors(rows, k=7, backend="cpu")
+    assert torch.equal(ours.counts, dispatch.neighbors(rows, k=7, backend="reference").counts)
+    check(ours, cosine_table(rows, None), one)
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_neighbors_between_two_sets(isa: str, dtype: str, case: str) -> None:
+    values, mask = make(case, dtype)
+    rows = as_rows(values, mask)
+    theirs = torch.randn(131, rows.dim, generator=torch.Generator().manual_seed(7))
+    theirs[5] = 0
+    other = as_rows(theirs.to(values.dtype), torch.arange(131) % 7 != 3)
+    one = tolerance.cosine(rows.dim, DTYPES[dtype])
+    table = cosine_table(rows, other)
+    here, there = dispatch.mutual_neighbors(rows, other, k=5, backend="cpu")
+    check(here, table, one)
+    check(there, table.T, one)
+    right_here, right_there = dispatch.mutual_neighbors(rows, other, k=5, backend="reference")
+    assert torch.equal(here.counts, right_here.counts)
+    assert torch.equal(there.counts, right_there.counts)
+    alone = dispatch.neighbors(rows, other, k=5, backend="cpu")
+    assert torch.equal(alone.indices, here.indices)
+    assert torch.equal(alone.cosines, here.cosines)
+
+
+@pytest.mark.parametrize("k", [1, 2, 16, 128])
+def test_any_number_of_neighbours(isa: str, k: int) -> None:
+    rows = as_rows(torch.randn(400, 24))
+    check(dispatch.neighbors(rows, k=k, backend="cpu"), cosine_table(rows, None), tolerance.cosine(24, torch.float32))
+
+
+def test_equal_cosines_go_by_index(isa: str) -> None:
+    # All rows alike: the neighbours of each are the first others.
+    ours = dispatch.neighbors(as_rows(torch.eye(1, 9).expand(1000, 9)), k=4, backend="cpu")
+    assert (ours.cosines == 1).all()
+    assert ours.indices[0].tolist() == [1, 2, 3, 4]
+    assert ours.indices[2].tolist() == [0, 1, 3, 4]
+    assert (ours.indices[5:] == torch.arange(4)).all()
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 2**31), n=st.integers(2, 150), cut=st.integers(1, 149), k=st.integers(1, 9))
+def test_blocks_merge_to_the_whole(seed: int, n: int, cut: int, k: int) -> None:
+    hidden = torch.randn(n, 11, generator=torch.Generator().manual_seed(seed)).round(decimals=1)
+    hidden[seed % n] *= seed % 3
+    cut = min(cut, n - 1)
+    first, last = as_rows(hidden[:cut]), as_rows(hidden[cut:])
+    named = {"k": k, "backend": "cpu", "source": "rows"}
+    here, there = dispatch.mutual_neighbors(first, last, **named, other_source="rows", other_start=cut)
+    merged = there.merge(dispatch.neighbors(last, **named, start=cut)).merge(here)
+    merged = merged.merge(dispatch.neighbors(first, **named))
+    whole = dispatch.neighbors(as_rows(hidden), **named)
+    assert torch.equal(merged.cosines, whole.cosines)
+    assert torch.equal(merged.indices, whole.indices)
+    assert torch.equal(merged.counts[:3], whole.counts[:3])
+    assert merged.coverage.area("rows", (0, n), "rows", (0, n)) == n * n
+
+
+def test_opcheck() -> None:
+    hidden, other = torch.randn(2, 5, 6), torch.randn(1, 7, 6)
+    for arguments in (
+        (hidden, torch.rand(2, 5) > 0.3, None, None, 3, False, 0, 0, "cpu"),
+        (hidden.double(), None, other.double(), None, 3, True, 3, 4, "cpu"),
+    ):
+        torch.library.opcheck(torch.ops.fastaniso.neighbors.default, arguments)
