@@ -1,19 +1,14 @@
-"""Texts stream in order and whole, sequences are masked and padded as told, files of vectors run no code."""
+"""Texts stream in order and whole, sequences are masked and padded as told."""
 
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import tiny
-import torch
-from safetensors.torch import save_file
 
-from fastaniso.sources import CorruptFileError, as_texts, batches, chunks, open_vectors
+from fastaniso.sources import as_texts, batches, chunks
 from fastaniso.sources import texts as texts_module
 from fastaniso.sources.chunks import Chunk, limited
 
@@ -142,114 +137,3 @@ def test_without_padding_only_equal_lengths_share_a_batch() -> None:
     found = list(batches(sequences, batch_size=2, pad_id=None))
     assert [tuple(batch.ids.shape) for batch in found] == [(2, 10), (2, 5), (1, 5)]
     assert sum(batch.padding for batch in found) == 0
-
-
-ROWS = torch.randn(100, 16, generator=torch.Generator().manual_seed(0))
-
-
-class Evil:
-    """Writes a file when something unpickles it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, tuple[str, str]]:
-        return open, (str(self.path), "w")
-
-
-@pytest.mark.parametrize(
-    ("kind", "dtype"),
-    [
-        (kind, dtype)
-        for kind in ("npy", "safetensors", "pt", "pt_dict")
-        for dtype in (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-        if (kind, dtype) != ("npy", torch.bfloat16)  # NumPy has no bfloat16
-    ],
-)
-def test_stored_rows_are_mapped_as_they_are(tmp_path: Path, kind: str, dtype: torch.dtype) -> None:
-    rows = ROWS.to(dtype)
-    path = tmp_path / f"rows.{kind.removesuffix('_dict')}"
-    if kind == "npy":
-        np.save(path, rows.numpy())
-    elif kind == "safetensors":
-        save_file({"hidden": rows}, path)
-    else:
-        torch.save({"hidden": rows, "step": 3} if kind == "pt_dict" else rows, path)
-    vectors = open_vectors(path)
-    assert torch.equal(vectors.values, rows)
-    assert torch.equal(torch.cat([block for _, block in vectors.blocks(30)]), rows)
-    assert [start for start, _ in vectors.blocks(30)] == [0, 30, 60, 90]
-
-
-def test_columns_side_by_side_are_turned_block_by_block(tmp_path: Path) -> None:
-    np.save(tmp_path / "f.npy", np.asfortranarray(ROWS.numpy()))
-    vectors = open_vectors(tmp_path / "f.npy")
-    assert vectors.values.stride() == (1, 100)
-    assert all(block.stride(1) == 1 for _, block in vectors.blocks(30))
-    assert torch.equal(torch.cat([block for _, block in vectors.blocks(30)]), ROWS)
-
-
-def test_leading_axes_are_rows(tmp_path: Path) -> None:
-    np.save(tmp_path / "x.npy", ROWS.view(5, 20, 16).numpy())
-    assert torch.equal(open_vectors(tmp_path / "x.npy").values, ROWS)
-
-
-@pytest.mark.parametrize("suffix", ["npy", "pt", "safetensors"])
-@pytest.mark.parametrize("maker", ["its_own_format", "plain_pickle"])
-def test_no_code_runs_from_a_file(tmp_path: Path, suffix: str, maker: str) -> None:
-    path, proof = tmp_path / f"evil.{suffix}", tmp_path / "ran"
-    evil = Evil(proof)
-    if maker == "its_own_format" and suffix == "npy":
-        np.save(path, np.array([evil], dtype=object), allow_pickle=True)
-    elif maker == "its_own_format" and suffix == "pt":
-        torch.save({"hidden": ROWS, "evil": evil}, path)
-    else:
-        path.write_bytes(pickle.dumps(evil))
-    with pytest.raises(CorruptFileError, match=f"evil.{suffix}"):
-        open_vectors(path)
-    assert not proof.exists()
-
-
-@pytest.mark.parametrize("suffix", ["npy", "pt", "safetensors"])
-@pytest.mark.parametrize("kept", [0, 10, 300])
-def test_files_cut_short_are_refused(tmp_path: Path, suffix: str, kept: int) -> None:
-    path = tmp_path / f"cut.{suffix}"
-    if suffix == "npy":
-        np.save(path, ROWS.numpy())
-    elif suffix == "pt":
-        torch.save(ROWS, path)
-    else:
-        save_file({"hidden": ROWS}, path)
-    path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(CorruptFileError, match=f"cut.{suffix}"):
-        open_vectors(path)
-
-
-def test_names_shapes_and_dtypes_are_checked(tmp_path: Path) -> None:
-    save_file({"a": ROWS, "b": ROWS[:2].clone()}, tmp_path / "two.safetensors")
-    with pytest.raises(ValueError, match=r"tensor: .* holds 2 tensors; name one of a, b"):
-        open_vectors(tmp_path / "two.safetensors")
-    with pytest.raises(ValueError, match="holds no 'c'; it has a, b"):
-        open_vectors(tmp_path / "two.safetensors", tensor="c")
-    assert len(open_vectors(tmp_path / "two.safetensors", tensor="b").values) == 2
-    np.save(tmp_path / "flat.npy", ROWS[0].numpy())
-    with pytest.raises(ValueError, match=r"at least two axes, got shape \(16,\)"):
-        open_vectors(tmp_path / "flat.npy")
-    np.save(tmp_path / "ints.npy", np.ones((3, 4), dtype=np.int64))
-    with pytest.raises(ValueError, match=r"ints.npy: expected float32, .* got int64"):
-        open_vectors(tmp_path / "ints.npy")
-    np.save(tmp_path / "big.npy", ROWS.numpy().astype(">f4"))
-    with pytest.raises(ValueError, match="other byte order"):
-        open_vectors(tmp_path / "big.npy")
-    with pytest.raises(ValueError, match=r"expected .npy, .safetensors or .pt, got 'rows.csv'"):
-        open_vectors(_touched(tmp_path / "rows.csv"))
-    with pytest.raises(ValueError, match="holds one array without a name"):
-        open_vectors(tmp_path / "flat.npy", tensor="a")
-    torch.save([ROWS], tmp_path / "list.pt")
-    with pytest.raises(ValueError, match="expected a tensor or a dict of tensors, got list"):
-        open_vectors(tmp_path / "list.pt")
-
-
-def _touched(path: Path) -> Path:
-    path.touch()
-    return path

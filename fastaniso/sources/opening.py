@@ -1,0 +1,125 @@
+"""Open stored vectors: a file, a folder of shards, a data set, or several of them as one source."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fastaniso.sources.arrow_files import ArrowRows
+from fastaniso.sources.datasets import DatasetRows, dataset_files, is_dataset
+from fastaniso.sources.errors import CorruptFileError
+from fastaniso.sources.numpy_files import open_numpy
+from fastaniso.sources.parquet_files import ParquetRows
+from fastaniso.sources.safetensors_files import open_safetensors
+from fastaniso.sources.shards import Shards
+from fastaniso.sources.source import Source
+from fastaniso.sources.torch_files import open_torch
+
+_ARRAYS: dict[str, Callable[[Path, str | None], Source]] = {
+    ".safetensors": open_safetensors,
+    ".pt": open_torch,
+    ".pth": open_torch,
+}
+_TABLES: dict[str, Callable[[Path, str | None], Source]] = {
+    ".parquet": ParquetRows,
+    ".arrow": ArrowRows,
+    ".feather": ArrowRows,
+}
+_SUFFIXES = (".npy", *_ARRAYS, *_TABLES)
+
+
+def open_source(path: Any, *, tensor: str | None = None, column: str | None = None) -> Source:
+    """Open what ``path`` names, without reading its rows; several paths are one source, in their order.
+
+    A file is ``.npy``, ``.safetensors``, ``.pt``, ``.parquet`` or ``.arrow``; a folder holds shards of one of these
+    kinds, or is what ``save_to_disk`` of the package datasets wrote; a ``datasets.Dataset`` may be given itself.
+    ``[..., d]`` is read as rows of d numbers. ``tensor`` and ``column`` name one where a file holds several.
+
+    Raises ``CorruptFileError`` for a damaged file and for one that holds Python objects, ``ValueError`` for a wrong
+    name, shape or dtype and for files that do not fit together.
+    """
+    paths = [path] if isinstance(path, str | os.PathLike) or is_dataset(path) else list(path)
+    if not paths:
+        raise ValueError("path: expected at least one file or folder")
+    opened = [_open(each, tensor, column) for each in paths]
+    if len(opened) == 1:
+        return opened[0]
+    return Shards(", ".join(source.name for source in opened), [part for source in opened for part in source.parts])
+
+
+def _open(path: Any, tensor: str | None, column: str | None) -> Source:
+    if is_dataset(path):
+        _refuse("tensor", tensor, "a data set", "column")
+        return DatasetRows(path, column)
+    path = Path(path)
+    if path.is_dir():
+        return _open_folder(path, tensor, column)
+    if not path.is_file():
+        raise FileNotFoundError(f"path: there is no file {str(path)!r}")
+    return _open_file(path, tensor, column)
+
+
+def _open_file(path: Path, tensor: str | None, column: str | None) -> Source:
+    suffix = path.suffix.lower()
+    if suffix == ".npy":
+        if tensor is not None:
+            raise ValueError(f"tensor: an .npy file holds one array without a name, got tensor={tensor!r}")
+        _refuse("column", column, "an .npy file", "no name")
+        return open_numpy(path)
+    if suffix in _ARRAYS:
+        _refuse("column", column, f"a {suffix} file", "tensor")
+        return _ARRAYS[suffix](path, tensor)
+    if suffix in _TABLES:
+        _refuse("tensor", tensor, f"a {suffix} file", "column")
+        return _TABLES[suffix](path, column)
+    raise ValueError(f"path: expected {', '.join(_SUFFIXES[:-1])} or {_SUFFIXES[-1]}, got {path.name!r}")
+
+
+def _refuse(option: str, value: str | None, place: str, instead: str) -> None:
+    if value is not None:
+        raise ValueError(f"{option}: {place} takes {instead}= instead, got {option}={value!r}")
+
+
+def _open_folder(folder: Path, tensor: str | None, column: str | None) -> Source:
+    files = dataset_files(folder) or _indexed(folder, tensor) or _shards(folder)
+    for file in files:
+        if not file.is_file():
+            raise CorruptFileError(f"path: {folder} lacks {file.name}, which its index names")
+    parts = [_open_file(file, tensor, column) for file in files]
+    return parts[0] if len(parts) == 1 else Shards(str(folder), parts)
+
+
+def _shards(folder: Path) -> list[Path]:
+    """The files of vectors directly in a folder, in natural order: part 10 after part 9."""
+    files = [p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES and p.is_file() and p.name[0] not in "._"]
+    kinds = sorted({file.suffix.lower() for file in files})
+    if not files:
+        raise ValueError(f"path: {folder} holds no file of vectors ({', '.join(_SUFFIXES)})")
+    if len(kinds) > 1:
+        raise ValueError(f"path: {folder} holds files of several kinds ({', '.join(kinds)}); name the files themselves")
+    return sorted(files, key=_natural)
+
+
+def _indexed(folder: Path, tensor: str | None) -> list[Path] | None:
+    """The files that ``*.safetensors.index.json`` names, in natural order; of a tensor that it names, its file."""
+    indices = sorted(folder.glob("*.safetensors.index.json"))
+    if not indices:
+        return None
+    if len(indices) > 1:
+        raise ValueError(f"path: {folder} holds {len(indices)} indices of shards; name the files themselves")
+    try:
+        places: dict[str, str] = json.loads(indices[0].read_text(encoding="utf-8"))["weight_map"]
+        files = {name: folder / Path(place).name for name, place in places.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptFileError(f"{indices[0]}: not an index of safetensors shards ({error!r})") from error
+    if tensor in files:
+        return [files[tensor]]
+    return sorted(set(files.values()), key=_natural)
+
+
+def _natural(path: Path) -> list[int | str]:
+    return [int(piece) if piece.isdecimal() else piece for piece in re.split(r"(\d+)", path.name)]
