@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
+from fastaniso.calibration import Calibration
 from fastaniso.ops.dispatch import resolve
+from fastaniso.pair_plan import PairWork, neighbor_work, pair_work
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
@@ -18,18 +20,32 @@ _GRAM_ROWS = 1024
 
 @dataclass(frozen=True)
 class Plan:
-    """Bytes and operations of one call; ``peak_bytes`` is what it takes beside the input."""
+    """Bytes and operations of one call; ``peak_bytes`` is what it takes beside the input.
+
+    ``exact`` is False where a sample is taken, and None where its pilot decides: then operations are at most these.
+    """
 
     backend: str
     state_bytes: int
     working_bytes: int
     operations: int
     bytes_read: int
+    exact: bool | None = True
+    _calibration: Calibration | None = field(default=None, repr=False)
 
     @property
     def peak_bytes(self) -> int:
         """State and working memory together."""
         return self.state_bytes + self.working_bytes
+
+    def seconds(self) -> float:
+        """Expected time of a call on all pairs or neighbours, from the op timed on a few thousand rows (some 50 ms).
+
+        Measured when asked for, with torch's present number of threads, on the device planned for.
+        """
+        if self._calibration is None:
+            raise ValueError("seconds: only calls with pairs=True or neighbors=k are timed")
+        return self._calibration.seconds()
 
     def check(self, memory_limit: int | str | None) -> None:
         """Raise ``MemoryError`` if the call needs more than ``memory_limit`` (bytes, or a string such as "2 GB")."""
@@ -40,8 +56,12 @@ class Plan:
             raise MemoryError(
                 f"memory_limit: {_readable(limit)} given, and the {self.backend} kernel needs "
                 f"{_readable(self.peak_bytes)} beside the input ({_readable(self.state_bytes)} of state, "
-                f"{_readable(self.working_bytes)} of working memory); raise the limit, or ask for less: gram=False "
-                "takes O(d) instead of O(d²), fewer groups a shorter state"
+                f"{_readable(self.working_bytes)} of working memory); raise the limit, or ask for less: "
+                + (
+                    "gram=False takes O(d) instead of O(d²), fewer groups a shorter state"
+                    if self._calibration is None
+                    else "fewer bins or neighbours, fewer threads"
+                )
             )
 
 
@@ -51,6 +71,11 @@ def plan(
     *,
     gram: bool | str = False,
     groups: int | None = None,
+    pairs: bool = False,
+    neighbors: int | None = None,
+    other: int | None = None,
+    bins: int = 2048,
+    sample: float | None = None,
     dtype: torch.dtype = torch.float32,
     backend: str = "auto",
     device: torch.device | str = "cpu",
@@ -59,9 +84,23 @@ def plan(
     """Bytes and operations for n rows of ``dim`` numbers, known before anything runs; an upper bound on the bytes.
 
     ``gram`` as for ``Accumulator``: False, True (both scatters), "raw" or "unit"; ``groups`` the number of groups.
-    ``accumulate=True`` counts what merging into an earlier state takes. Operations are multiplications and additions.
+    ``accumulate=True`` counts what merging into an earlier state takes. ``pairs=True`` plans ``fastaniso.pairs`` with
+    its ``bins`` and ``sample``, ``neighbors=k`` plans ``nearest_neighbors``; ``other`` is the number of rows of a
+    second set. Operations are multiplications and additions.
     """
-    name = resolve(backend, torch.device(device))
+    device = torch.device(device)
+    name = resolve(backend, device)
+    if pairs or neighbors is not None:
+        if gram or groups is not None or (pairs and neighbors is not None):
+            raise ValueError("plan: one call at a time: pairs=True, or neighbors=k, or gram= and groups=")
+        linear_pass = _kernel_bytes(name, max(n, other or 0), dim, 0, dtype, None)
+        work = (
+            pair_work(n, other, dim, bins=bins, sample=sample, dtype=dtype, backend=name, kernel_bytes=linear_pass)
+            if neighbors is None
+            else neighbor_work(n, other, dim, neighbors, dtype=dtype, backend=name, kernel_bytes=linear_pass)
+        )
+        op = "pairs" if neighbors is None else "neighbors"
+        return _plan_of(work, Calibration(op, work.products, dim, dtype, name, device), n + (other or 0))
     asked = scatters_of(gram)
     scatters = len(asked)
     linear = 8 * (11 + 4 * dim)
@@ -81,6 +120,18 @@ def plan(
         working_bytes=working,
         operations=n * dim * (8 + scatters * (dim + 1) + (6 if groups is not None else 0)),
         bytes_read=n * dim * dtype.itemsize * reads,
+    )
+
+
+def _plan_of(work: PairWork, calibration: Calibration, rows: int) -> Plan:
+    return Plan(
+        backend=calibration.backend,
+        state_bytes=work.state_bytes,
+        working_bytes=work.working_bytes,
+        operations=2 * work.products,
+        bytes_read=rows * calibration.dim * calibration.dtype.itemsize,
+        exact=work.exact,
+        _calibration=calibration,
     )
 
 

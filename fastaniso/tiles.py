@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from fastaniso.ops import dispatch as ops
 from fastaniso.rows import Rows
@@ -17,6 +18,7 @@ from fastaniso.state import Neighbors, Pairs, State, StateMismatchError
 _ROWS = 16_384
 _BYTES = 2**26
 _REFERENCE_ROWS = 512
+_MERGED = 2**16  # numbers in the lists that are merged at once
 
 
 @dataclass(frozen=True)
@@ -28,15 +30,16 @@ class Block:
     load: Callable[[], Rows]
 
 
-def rows_in_block(dim: int, dtype: torch.dtype, backend: str) -> int:
+def rows_in_block(dim: int, dtype: torch.dtype, backend: str, *, neighbors: bool = False) -> int:
     """Rows of a block for ``backend``, as ``ops.dispatch.resolve`` names it: fixed by the rows' form alone.
 
     Never by threads or free memory: the tiles decide in which order float64 sums are added, and so their last bits.
+    ``neighbors`` of rows in memory take larger blocks: each tile finds its own best, which then have to be merged.
     """
     if backend == "reference":
         return _REFERENCE_ROWS  # it writes out all cosines of a tile in float64
     # On a GPU a tile has to last long beside its launch; on either, two blocks have to fit where sources are on disk.
-    larger = 8 if backend == "triton" else 1
+    larger = (8 if backend == "triton" else 1) * (4 if neighbors else 1)
     rows = min(_BYTES // (dim * dtype.itemsize), _ROWS) * larger
     return max(rows // 1024, 1) * 1024
 
@@ -48,6 +51,29 @@ def blocks_of(rows: Rows, size: int) -> list[Block]:
         return Block(start, start + part.count, lambda: part)
 
     return [block(start, part) for start, part in rows.blocks(size)]
+
+
+def gather(rows: Rows, indices: Tensor) -> Rows:
+    """A copy of the rows at ``indices`` (m,), counted over both row axes, without their mask."""
+    outer, inner, _ = rows.values.shape
+    if outer == 1:
+        return Rows(rows.values[0].index_select(0, indices)[None], None)
+    return Rows(rows.values[indices // inner, indices % inner][None], None)
+
+
+def kept_rows(rows: Rows, n: int) -> Tensor | None:
+    """Indices of the n rows that are not masked and can be normalised; None where these are all."""
+    if n == rows.count:
+        return None
+    if rows.mask is not None:
+        unmasked = torch.nonzero(rows.mask.flatten())[:, 0]
+        if len(unmasked) == n:
+            return unmasked
+    found = []
+    for start, block in rows.blocks(_ROWS // 4):
+        usable = block.values.isfinite().all(-1) & (block.values != 0).any(-1)
+        found.append(torch.nonzero((usable if block.mask is None else usable & block.mask).flatten())[:, 0] + start)
+    return torch.cat(found)
 
 
 def visit_pairs(
@@ -80,7 +106,8 @@ def visit_pairs(
             source=source,
             other_source=source if others is None else other_source,
         )
-        state = state.merge(part)
+        # The state of no pair, which no kernel has made, takes no merging: a small call has one tile.
+        state = state.merge(part) if state.provenance else part
         yield state
 
 
@@ -170,14 +197,33 @@ def _is_covered(state: State, block: Block, other: Block, source: str | None, ot
 
 def _write(state: Neighbors, parts: Sequence[Neighbors], in_place: bool) -> Neighbors:
     """``state`` merged with parts that hold some of its rows: only those rows are looked at."""
-    cosines, indices = state.cosines, state.indices
+    (part, *more) = parts
+    if not state.provenance and not more and (part.start, part.stop) == (state.start, state.stop):
+        return part
+    first, cosines, indices = state.start, state.cosines, state.indices
     if not in_place:
         cosines, indices = cosines.clone(), indices.clone()
-    whole = replace(state, cosines=cosines, indices=indices)
+    at_once = max(_MERGED // state.k, 1)
     for part in parts:
-        rows = slice(part.start - state.start, part.stop - state.start)
-        # Counts and coverage are those of the whole, of which the rows in question take part in the merge.
-        merged = replace(whole, start=part.start, cosines=cosines[rows], indices=indices[rows]).merge(part)
-        cosines[rows], indices[rows] = merged.cosines, merged.indices
-        whole = replace(merged, start=state.start, cosines=cosines, indices=indices)
-    return whole
+        for start in range(part.start, part.stop, at_once):
+            stop = min(start + at_once, part.stop)
+            ours, theirs = slice(start - first, stop - first), slice(start - part.start, stop - part.start)
+            best = _lists(state, start, cosines[ours], indices[ours]).merge(
+                _lists(state, start, part.cosines[theirs], part.indices[theirs])
+            )
+            cosines[ours], indices[ours] = best.cosines, best.indices
+        # Of what is known about all rows, only counts and coverage are left to add: lists of no rows.
+        state = replace(state, cosines=cosines[:0], indices=indices[:0]).merge(
+            replace(part, cosines=part.cosines[:0], indices=part.indices[:0])
+        )
+    return replace(state, start=first, cosines=cosines, indices=indices)
+
+
+def _lists(state: Neighbors, start: int, cosines: Tensor, indices: Tensor) -> Neighbors:
+    """Lists of some rows without counts and coverage."""
+    return replace(
+        Neighbors.empty(state.dim, state.k, device=cosines.device, dtype=cosines.dtype),
+        start=start,
+        cosines=cosines,
+        indices=indices,
+    )

@@ -19,8 +19,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "result": {"report"},  # only to draw itself, when asked to
     "ops": {"rows", "state", "_cpu"},
     "statistics": {"state", "result", "_version"},
-    "plan": {"ops"},
+    "progress": set(),
     "tiles": {"rows", "state", "ops"},
+    "sets": {"rows", "state", "ops", "statistics", "result", "tiles", "progress"},
+    "sampling": {"_version", "rows", "state", "ops", "statistics", "result", "tiles", "sets", "progress"},
+    "calibration": {"rows", "ops"},
+    "pair_plan": {"tiles", "sampling"},
+    "plan": {"ops", "calibration", "pair_plan"},
+    "pairwise": {"state", "statistics", "result", "plan", "tiles", "sets", "sampling", "progress"},
+    "neighborhood": {
+        *{"_version", "rows", "state", "statistics", "result", "plan", "tiles", "sets", "progress"},
+    },
     "accumulator": {"rows", "state", "ops", "statistics", "result", "plan"},
     "functional": {"rows", "state", "ops", "statistics", "result", "plan", "accumulator"},
     "models": set(),
@@ -28,10 +37,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"result"},
     "scanning": {
         *{"_version", "rows", "state", "ops", "statistics", "result", "plan", "accumulator"},
-        *{"models", "sources", "report"},
+        *{"models", "sources", "report", "tiles", "progress"},
     },
     "doctor": {"_version", "ops", "rows", "state"},
-    "cli": {"_version", "scanning", "doctor", "models", "sources", "statistics", "state"},
+    "cli": {"_version", "progress", "scanning", "doctor", "models", "sources", "statistics", "state"},
     "__main__": {"cli"},
 }
 

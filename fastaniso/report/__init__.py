@@ -1,6 +1,7 @@
 """Pictures of results. matplotlib is imported when one is drawn."""
 
 from fastaniso.report.layers import plot_layers
+from fastaniso.report.pairs import plot_pairs
 from fastaniso.report.site import plot_site
 
-__all__ = ["plot_layers", "plot_site"]
+__all__ = ["plot_layers", "plot_pairs", "plot_site"]

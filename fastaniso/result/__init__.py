@@ -2,15 +2,33 @@
 
 from fastaniso.result.base import Dropped, Result, json_ready
 from fastaniso.result.description import Description, DimensionContributions, Drift, GroupCosine, Norms, TopDimensions
+from fastaniso.result.histogram import Axis, Histogram, Interval, Quantile, Share
+from fastaniso.result.neighbors import Hubness, LevinaBickel, NearestNeighbors, TwoNN
+from fastaniso.result.pairs import Extrema, Extreme, GroupPairs, Intervals, PairStatistics, Sample
 
 __all__ = [
+    "Axis",
     "Description",
     "DimensionContributions",
     "Drift",
     "Dropped",
+    "Extrema",
+    "Extreme",
     "GroupCosine",
+    "GroupPairs",
+    "Histogram",
+    "Hubness",
+    "Interval",
+    "Intervals",
+    "LevinaBickel",
+    "NearestNeighbors",
     "Norms",
+    "PairStatistics",
+    "Quantile",
     "Result",
+    "Sample",
+    "Share",
     "TopDimensions",
+    "TwoNN",
     "json_ready",
 ]

@@ -71,6 +71,4 @@ def _plain(value: Any) -> Any:
         return asdict(value)
     if hasattr(value, "_asdict"):
         return {name: _plain(item) for name, item in value._asdict().items()}
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    return value
+    return tuple(_plain(item) for item in value) if isinstance(value, tuple) else value
