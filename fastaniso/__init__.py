@@ -17,6 +17,7 @@ from fastaniso.functional import (
     norms,
     participation_ratio,
 )
+from fastaniso.grouped import group_pairs
 from fastaniso.neighborhood import hubness, levina_bickel, nearest_neighbors, two_nn
 from fastaniso.pairwise import cosine_extrema, cosine_histogram, cosine_quantiles, pairs, uniformity
 from fastaniso.plan import Plan, plan
@@ -25,6 +26,7 @@ from fastaniso.result import (
     DimensionContributions,
     Drift,
     GroupCosine,
+    GroupPairs,
     Histogram,
     Hubness,
     LevinaBickel,
@@ -54,6 +56,7 @@ __all__ = [
     "Gram",
     "GroupCosine",
     "GroupMoments",
+    "GroupPairs",
     "Histogram",
     "Hubness",
     "InvalidRowsError",
@@ -77,6 +80,7 @@ __all__ = [
     "drift",
     "effective_rank",
     "group_cosine",
+    "group_pairs",
     "hubness",
     "isoscore",
     "levina_bickel",

@@ -6,13 +6,13 @@ import math
 import warnings
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fastaniso.accumulator import Accumulator, check_memory
 from fastaniso.ops import dispatch as ops
 from fastaniso.result import Description, DimensionContributions, Drift, GroupCosine, Norms
-from fastaniso.rows import Rows, as_groups, as_rows, as_tensor
+from fastaniso.rows import as_rows
+from fastaniso.sets import numbered
 from fastaniso.state import Gram, Moments
 from fastaniso.statistics import cosine, spectrum
 from fastaniso.statistics import drift as drifts
@@ -103,7 +103,7 @@ def group_cosine(
     """
     check_invalid_option(invalid)
     rows = as_rows(hidden, mask)
-    labels, ids = _numbered(rows, hidden, groups)
+    labels, ids = numbered(rows, hidden, groups)
     state = ops.group_moments(rows, ids.view(rows.values.shape[:2]), len(labels), backend=backend)
     return by_group(state, labels, invalid=invalid)
 
@@ -207,7 +207,7 @@ def describe(
     cosine within and between them. Other arguments as for ``cosine_std``.
     """
     rows = as_rows(hidden, mask)
-    labels, ids = (None, None) if groups is None else _numbered(rows, hidden, groups)
+    labels, ids = (None, None) if groups is None else numbered(rows, hidden, groups)
     count = None if labels is None else len(labels)
     check_memory(rows, memory_limit, gram=gram, groups=count, backend=backend)
     accumulator = Accumulator(gram=gram, groups=count, backend=backend, invalid=invalid)
@@ -249,18 +249,6 @@ def _check_same_space(state: Moments | Gram, other: Moments | Gram) -> None:
             f"other: expected it on {state.counts.device} beside hidden, got {other.counts.device}; "
             "pass other.to(hidden.device)"
         )
-
-
-def _numbered(rows: Rows, hidden: Any, groups: Any) -> tuple[Tensor, Tensor]:
-    """The labels that occur on rows the mask keeps, sorted (G,), and each row's place among them (``[...]``)."""
-    shape = as_tensor(hidden, "hidden").shape[:-1]
-    ids = as_groups(groups, rows, shape)
-    labels = torch.unique(ids if rows.mask is None else ids[rows.mask])
-    if not len(labels):
-        labels = labels.new_zeros(1)  # no row is kept: one group of none
-    # A masked row may have a label that is no group: any place will do.
-    places = torch.searchsorted(labels, ids).clamp(max=len(labels) - 1)
-    return labels, places.view(shape)
 
 
 def _spectral_score(gram: Gram, score: Tensor, invalid: str) -> float:

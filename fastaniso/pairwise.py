@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypedDict
 
 from numpy.typing import ArrayLike
 
@@ -20,6 +20,14 @@ from fastaniso.tiles import visit_pairs
 
 BINS = (64, 8192)
 _MAX_T = 20.0
+
+
+class Options(TypedDict):
+    """What is asked of all pairs beside moments and extrema."""
+
+    bins: int
+    thresholds: tuple[float, ...]
+    uniformity_t: tuple[float, ...]
 
 
 def pairs(
@@ -64,20 +72,18 @@ def pairs(
     Raises:
         InvalidRowsError: A row cannot be normalised and ``invalid="raise"``.
     """
-    thresholds = _thresholds(thresholds)
-    _check_bins(bins)
-    _check_t("uniformity_t", uniformity_t)
+    options = checked_options(bins, thresholds, uniformity_t)
     if sample is not None:
         check_sample(sample)
     sets = as_sets(hidden, other, mask, other_mask, backend=backend, invalid=invalid)
-    asked = _asked(sets, bins=bins, uniformity_t=(float(uniformity_t),), thresholds=thresholds)
-    _check_memory(sets, memory_limit, bins, sample)
+    asked = sets.asked(**options)
+    check_memory(sets, memory_limit, bins, sample=sample)
     drawn = None if sample is None else design(sets.n, sets.others_n, sets.rows.dim, sample, sets.backend)
     if drawn is not None:
         estimate = sample_pairs(sets, asked, drawn, seed=seed, progress=progress)
         if estimate is not None:
             return estimate
-    state = _visit(sets, asked, progress)
+    state = visit(sets, asked, progress)
     return statistics.pair_statistics(
         state, n=sets.n, dropped=sets.dropped, others=sets.others_n, dropped_others=sets.dropped_others
     )
@@ -102,8 +108,8 @@ def cosine_histogram(
     """
     _check_bins(bins)
     sets = as_sets(hidden, other, mask, other_mask, backend=backend, invalid=invalid)
-    _check_memory(sets, memory_limit, bins)
-    return statistics.histogram(_visit(sets, _asked(sets, bins=bins, moments=False, extrema=False), progress))
+    check_memory(sets, memory_limit, bins)
+    return statistics.histogram(visit(sets, sets.asked(bins=bins, moments=False, extrema=False), progress))
 
 
 def cosine_quantiles(
@@ -126,8 +132,8 @@ def cosine_quantiles(
     """
     _check_bins(bins)
     sets = as_sets(hidden, other, mask, other_mask, backend=backend, invalid=invalid)
-    _check_memory(sets, memory_limit, bins)
-    return statistics.histogram(_visit(sets, _asked(sets, bins=bins, moments=False), progress)).quantile(q)
+    check_memory(sets, memory_limit, bins)
+    return statistics.histogram(visit(sets, sets.asked(bins=bins, moments=False), progress)).quantile(q)
 
 
 def cosine_extrema(
@@ -147,8 +153,8 @@ def cosine_extrema(
     no pair. Arguments as for ``pairs``.
     """
     sets = as_sets(hidden, other, mask, other_mask, backend=backend, invalid=invalid)
-    _check_memory(sets, memory_limit, 0)
-    state = _visit(sets, _asked(sets, moments=False), progress)
+    check_memory(sets, memory_limit, 0)
+    state = visit(sets, sets.asked(moments=False), progress)
     assert state.extrema is not None
     assert state.extrema_at is not None
     return statistics.to_extrema(*to_host(statistics.extrema(state.extrema, state.extrema_at)))
@@ -173,40 +179,34 @@ def uniformity(
     """
     _check_t("t", t)
     sets = as_sets(hidden, other, mask, other_mask, backend=backend, invalid=invalid)
-    _check_memory(sets, memory_limit, 0)
-    state = _visit(sets, _asked(sets, moments=False, extrema=False, uniformity_t=(float(t),)), progress)
+    check_memory(sets, memory_limit, 0)
+    state = visit(sets, sets.asked(moments=False, extrema=False, uniformity_t=(float(t),)), progress)
     (value,) = to_host(statistics.uniformity(state.counts, state.exponentials))
     return float(value[0])
 
 
-def _asked(
-    sets: Sets,
-    *,
-    bins: int = 0,
-    moments: bool = True,
-    extrema: bool = True,
-    uniformity_t: tuple[float, ...] = (),
-    thresholds: tuple[float, ...] = (),
-) -> Pairs:
-    return Pairs.empty(
-        sets.rows.dim,
-        sets.rows.values.device,
-        bins=bins,
-        moments=moments,
-        extrema=extrema,
-        uniformity_t=uniformity_t,
-        thresholds=thresholds,
-    )
-
-
-def _visit(sets: Sets, asked: Pairs, progress: Report | bool | None) -> Pairs:
+def visit(sets: Sets, asked: Pairs, progress: Report | bool | None) -> Pairs:
+    """Every pair of the sets, tile by tile."""
     return run(visit_pairs(asked, *sets.blocks(), backend=sets.backend), asked, sets.visited, progress)
 
 
-def _check_memory(sets: Sets, memory_limit: int | str | None, bins: int, sample: float | None = None) -> None:
+def checked_options(bins: int, thresholds: Sequence[float], uniformity_t: float) -> Options:
+    """What ``Sets.asked`` takes, or an error that says what was expected."""
+    _check_bins(bins)
+    _check_t("uniformity_t", uniformity_t)
+    checked = tuple(float(t) for t in thresholds)
+    if any(not -1 <= t <= 1 for t in checked):
+        raise ValueError(f"thresholds: expected cosines from -1 to 1, got {list(checked)}")
+    return {"bins": bins, "thresholds": checked, "uniformity_t": (float(uniformity_t),)}
+
+
+def check_memory(
+    sets: Sets, memory_limit: int | str | None, bins: int, *, sample: float | None = None, beside: int = 0
+) -> None:
+    """``MemoryError`` if a visit takes more, with the bytes that the caller takes beside it."""
     if memory_limit is not None:
         values = sets.rows.values
-        plan(
+        planned = plan(
             sets.n,
             sets.rows.dim,
             pairs=True,
@@ -216,7 +216,8 @@ def _check_memory(sets: Sets, memory_limit: int | str | None, bins: int, sample:
             dtype=values.dtype,
             backend=sets.backend,
             device=values.device,
-        ).check(memory_limit)
+        )
+        replace(planned, working_bytes=planned.working_bytes + beside).check(memory_limit)
 
 
 def _check_bins(bins: int) -> None:
@@ -228,10 +229,3 @@ def _check_t(name: str, t: float) -> None:
     # exp(−4t), the least there can be, must not vanish in float32.
     if not 0 < t <= _MAX_T:
         raise ValueError(f"{name}: expected a number above 0 and up to {_MAX_T:g}, got {t!r}")
-
-
-def _thresholds(thresholds: Sequence[float]) -> tuple[float, ...]:
-    checked = tuple(float(t) for t in thresholds)
-    if any(not -1 <= t <= 1 or math.isnan(t) for t in checked):
-        raise ValueError(f"thresholds: expected cosines from -1 to 1, got {list(checked)}")
-    return checked

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from fastaniso.ops import dispatch as ops
 from fastaniso.progress import Meter, Report, reporter
 from fastaniso.result import Dropped
-from fastaniso.rows import Rows, as_rows
+from fastaniso.rows import Rows, as_groups, as_rows, as_tensor
 from fastaniso.state import Neighbors, Pairs
 from fastaniso.statistics import cosine
 from fastaniso.statistics.host import check_invalid_option, dropped_rows, to_host
@@ -48,6 +49,26 @@ class Sets:
         count = self.rows.count
         return count * (count - 1) // 2 if self.others is None else count * self.others.count
 
+    def asked(
+        self,
+        *,
+        bins: int = 0,
+        moments: bool = True,
+        extrema: bool = True,
+        uniformity_t: tuple[float, ...] = (),
+        thresholds: tuple[float, ...] = (),
+    ) -> Pairs:
+        """The state of no pair that holds what is asked for."""
+        return Pairs.empty(
+            self.rows.dim,
+            self.rows.values.device,
+            bins=bins,
+            moments=moments,
+            extrema=extrema,
+            uniformity_t=uniformity_t,
+            thresholds=thresholds,
+        )
+
     def blocks(self) -> tuple[list[Block], list[Block] | None]:
         """Rows and others in blocks."""
         size = rows_in_block(self.rows.dim, self.rows.values.dtype, self.backend)
@@ -78,11 +99,25 @@ def as_sets(hidden: Any, other: Any, mask: Any, other_mask: Any, *, backend: str
     return Sets(rows, others, n, m, dropped, dropped_others, mean_between, _resolved(rows, backend))
 
 
-def run(states: Iterator[_State], empty: _State, total: int, progress: Report | bool | None) -> _State:
+def numbered(rows: Rows, hidden: Any, groups: Any) -> tuple[Tensor, Tensor]:
+    """The labels that occur on rows the mask keeps, sorted (G,), and each row's place among them (``[...]``)."""
+    shape = as_tensor(hidden, "hidden").shape[:-1]
+    ids = as_groups(groups, rows, shape)
+    labels = torch.unique(ids if rows.mask is None else ids[rows.mask])
+    if not len(labels):
+        labels = labels.new_zeros(1)  # no row is kept: one group of none
+    # A masked row may have a label that is no group: any place will do.
+    places = torch.searchsorted(labels, ids).clamp(max=len(labels) - 1)
+    return labels, places.view(shape)
+
+
+def run(
+    states: Iterator[_State], empty: _State, total: int, progress: Report | bool | None, *, stage: str = "pairs"
+) -> _State:
     """The last of the states, which come tile by tile until ``total`` pairs are visited, told to ``progress``."""
     state, before = empty, None
     with reporter(progress) as report:
-        meter = Meter(report, "pairs", "pairs", total=total)
+        meter = Meter(report, stage, "pairs", total=total)
         for state in states:
             if report is not None:
                 meter.step(int(state.counts[:3].sum()) - meter.done)

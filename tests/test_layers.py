@@ -27,11 +27,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pair_plan": {"tiles", "sampling"},
     "plan": {"ops", "calibration", "pair_plan"},
     "pairwise": {"state", "statistics", "result", "plan", "tiles", "sets", "sampling", "progress"},
+    "grouped": {"rows", "state", "statistics", "result", "tiles", "sets", "progress", "pairwise"},
     "neighborhood": {
         *{"_version", "rows", "state", "statistics", "result", "plan", "tiles", "sets", "progress"},
     },
     "accumulator": {"rows", "state", "ops", "statistics", "result", "plan"},
-    "functional": {"rows", "state", "ops", "statistics", "result", "plan", "accumulator"},
+    "functional": {"rows", "state", "ops", "statistics", "result", "plan", "accumulator", "sets"},
     "models": set(),
     "sources": {"rows"},
     "report": {"result"},

@@ -14,6 +14,7 @@ from fastaniso.ops import dispatch as ops
 from fastaniso.rows import Rows
 from fastaniso.sampling.design import Design, Stratum
 from fastaniso.state import Pairs
+from fastaniso.statistics.pairs import about
 from fastaniso.tiles import gather, kept_rows
 
 Floats = NDArray[np.float64]
@@ -159,8 +160,10 @@ class TileSampler:
             return stacked
 
         counts, histogram = together("counts")[:, 0], together("histogram")
+        moments = torch.stack([state.moments for state in states if state.moments is not None])
+        powers = about(moments.new_tensor(self.sums.pivot), moments.new_tensor(counts), moments)
         sums = np.concatenate(
-            (self._about_pivot(counts, together("moments")), together("exponentials"), together("above")), 1
+            (powers.cpu().numpy(), together("moments")[:, 4:], together("exponentials"), together("above")), 1
         )
         belongs = np.array([h for h, _ in waiting])
         for h, total in enumerate(self.sums.strata):
@@ -176,21 +179,6 @@ class TileSampler:
         self._take_extrema(together("extrema"), together("extrema_at").astype(np.int64))
         self.sums.provenance |= frozenset().union(*(state.provenance for state in states))
         return int(counts.sum())
-
-    def _about_pivot(self, counts: Floats, moments: Floats) -> Floats:
-        """Central sums (tiles, 5) as sums of powers about the pivot, and Σ|c|."""
-        total, second, third, fourth, absolute = moments.T
-        delta = total / counts - self.sums.pivot
-        return np.stack(
-            (
-                counts * delta,
-                second + counts * delta**2,
-                third + 3 * delta * second + counts * delta**3,
-                fourth + 4 * delta * third + 6 * delta**2 * second + counts * delta**4,
-                absolute,
-            ),
-            1,
-        )
 
     def _take_extrema(self, values: Floats, places: NDArray[np.int64]) -> None:
         for which, sign in enumerate((1, -1)):

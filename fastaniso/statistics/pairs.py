@@ -27,6 +27,33 @@ def mean_and_shape(counts: Tensor, moments: Tensor) -> Tensor:
     return torch.stack((mean, second.clamp(min=0).sqrt(), third / spread**1.5, fourth / spread**2 - 3, absolute))
 
 
+def about(pivot: Tensor, counts: Tensor, moments: Tensor) -> Tensor:
+    """Σ(c − pivot)^p for p = 1..4, (…, 4), of central sums ``moments`` (…, 5) over ``counts`` (…) pairs."""
+    total, second, third, fourth, _ = moments.unbind(-1)
+    delta = total / counts.clamp(min=1) - pivot
+    return torch.stack(
+        (
+            total - counts * pivot,
+            second + counts * delta**2,
+            third + 3 * delta * second + counts * delta**3,
+            fourth + 4 * delta * third + 6 * delta**2 * second + counts * delta**4,
+        ),
+        -1,
+    )
+
+
+def central(pivot: Tensor, counts: Tensor, powers: Tensor) -> tuple[Tensor, ...]:
+    """Σc and central Σ(c − c̄)^p for p = 2..4 from sums of powers about a pivot: ``about`` undone."""
+    first, second, third, fourth = powers.unbind(-1)
+    delta = first / counts.clamp(min=1)
+    return (
+        first + counts * pivot,
+        second - counts * delta**2,
+        third - 3 * delta * second + 2 * counts * delta**3,
+        fourth - 4 * delta * third + 6 * delta**2 * second - 3 * counts * delta**4,
+    )
+
+
 def uniformity(counts: Tensor, exponentials: Tensor) -> Tensor:
     """log E exp(2t(c − 1)) of each t: (T,)."""
     return ratio(exponentials, counts[0]).log()
