@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from fastaniso.scanning import MeasureResult, Progress, ScanResult
-    from fastaniso.scanning.progress import Report
+    from fastaniso.progress import Report
+    from fastaniso.scanning import Checkpoint, MeasureResult, Progress, ScanResult
 
 FAILED, MISSING, INTERRUPTED = 1, 3, 130
 
@@ -115,71 +116,107 @@ def scan(
     files = [*(text or ()), *(further or ())]
     if not files:
         raise typer.BadParameter("name at least one text file", param_hint="--text")
-    with _reported(debug, "tokens", quiet) as report:
+    with _reported(debug) as last:
         from fastaniso.scanning import scan as run
 
         if quiet:
             _silence_transformers()
         _check_device(device)
-        result = run(
-            model,
-            files,
-            field=field,
-            max_length=max_length,
-            chunk_words=chunk_words,
-            batch_size=batch_size,
-            max_tokens=max_tokens,
-            gram=gram,
-            device=device,
-            dtype=dtype.value,
-            backend=backend.value,
-            invalid="omit" if omit_invalid else "raise",
-            memory_limit=memory_limit,
-            progress=report,
-        )
+        with _progress(quiet, last) as report:
+            result = run(
+                model,
+                files,
+                field=field,
+                max_length=max_length,
+                chunk_words=chunk_words,
+                batch_size=batch_size,
+                max_tokens=max_tokens,
+                gram=gram,
+                device=device,
+                dtype=dtype.value,
+                backend=backend.value,
+                invalid="omit" if omit_invalid else "raise",
+                memory_limit=memory_limit,
+                progress=report,
+            )
         _deliver(result, out, json)
 
 
 @app.command(epilog=_EXIT_CODES)
 def measure(
-    files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", exists=True, dir_okay=False, help=".npy, .safetensors or .pt")
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PATH...",
+            exists=True,
+            help=".npy, .safetensors, .pt, .parquet, .arrow; a folder of shards, or of a Hugging Face data set.",
+        ),
     ],
     tensor: Annotated[str | None, typer.Option(help="Name of the tensor, where a file holds several.")] = None,
+    column: Annotated[str | None, typer.Option(help="Name of the column, where a table holds several.")] = None,
     gram: _Gram = True,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Also histogram, quantiles, extrema and shape over all pairs, O(n²).")
+    ] = False,
+    bins: Annotated[int, typer.Option(min=64, max=8192, help="Bins of the histogram.")] = 2048,
+    threshold: Annotated[
+        list[float] | None, typer.Option(min=-1, max=1, help="Share of pairs above this cosine; may be repeated.")
+    ] = None,
+    uniformity_t: Annotated[float, typer.Option(help="The t of the uniformity.")] = 2.0,
+    neighbors: Annotated[
+        int | None, typer.Option(min=1, max=128, metavar="K", help="Also the K nearest neighbours of each row, O(n²).")
+    ] = None,
     device: Annotated[str, typer.Option(help="Where blocks are measured.")] = "cpu",
     backend: _BackendOption = Backend.auto,
     omit_invalid: _Omit = False,
     memory_limit: _MemoryLimit = None,
-    block_rows: Annotated[int | None, typer.Option(min=1, help="Rows read at once; by default 64 MiB.")] = None,
-    out: _Out = None,
+    block_rows: Annotated[int | None, typer.Option(min=1, help="Rows read at once.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            file_okay=False,
+            help="Write JSON, states and plots here; a run of the same rows and options that stopped goes on.",
+        ),
+    ] = None,
     json: _Json = False,
     quiet: _Quiet = False,
     debug: _Debug = False,
 ) -> None:
-    """Describe stored vectors, memory-mapped; the rows of all files are one set. No code runs from a file."""
-    with _reported(debug, "rows", quiet) as report:
+    """Describe stored vectors, read block by block; the rows of all files are one set. No code runs from a file.
+
+    Ctrl-C keeps what is done, and says how to go on.
+    """
+    with _reported(debug) as last:
         from fastaniso.scanning import measure as run
 
         _check_device(device)
-        result = run(
-            files,
-            tensor=tensor,
-            gram=gram,
-            device=device,
-            backend=backend.value,
-            invalid="omit" if omit_invalid else "raise",
-            memory_limit=memory_limit,
-            block_rows=block_rows,
-            progress=report,
-        )
+        with _progress(quiet, last) as report:
+            result = run(
+                paths,
+                tensor=tensor,
+                column=column,
+                gram=gram,
+                pairs=pairs,
+                bins=bins,
+                thresholds=threshold or (),
+                uniformity_t=uniformity_t,
+                neighbors=neighbors,
+                device=device,
+                backend=backend.value,
+                invalid="omit" if omit_invalid else "raise",
+                memory_limit=memory_limit,
+                block_rows=block_rows,
+                resume=out,
+                progress=report,
+            )
         _deliver(result, out, json)
 
 
 @app.command(epilog=_EXIT_CODES)
 def doctor(json: _Json = False, debug: _Debug = False) -> None:
     """Tell what this machine can use, and prove each backend on a small case against float64."""
-    with _reported(debug, "", quiet=True):
+    with _reported(debug):
         from fastaniso.doctor import diagnose
 
         diagnosis = diagnose()
@@ -205,21 +242,13 @@ def main() -> None:
 
 
 @contextmanager
-def _reported(debug: bool, unit: str, quiet: bool) -> Iterator[Report | None]:
-    """Progress for the body, and one line on stderr and a stable exit code for whatever ends it early."""
+def _reported(debug: bool) -> Iterator[list[Progress]]:
+    """One line on stderr and a stable exit code for whatever ends the body early; it keeps the last progress told."""
     last: list[Progress] = []
     try:
-        with _progress(unit, quiet) as show:
-
-            def report(progress: Progress) -> None:
-                last[:] = [progress]
-                if show is not None:
-                    show(progress)
-
-            yield report
-    except KeyboardInterrupt:
-        done = f"after {last[0].rows:,} {unit}" if last else "before the first step"
-        _end(f"interrupted {done}; nothing was written", INTERRUPTED)
+        yield last
+    except KeyboardInterrupt as stop:
+        _end(_interrupted(getattr(stop, "checkpoint", None), last), INTERRUPTED)
     except (typer.Exit, typer.BadParameter):
         raise
     except Exception as error:
@@ -229,14 +258,34 @@ def _reported(debug: bool, unit: str, quiet: bool) -> Iterator[Report | None]:
 
 
 @contextmanager
-def _progress(unit: str, quiet: bool) -> Iterator[Report | None]:
-    if quiet:
-        yield None
-        return
-    from fastaniso.scanning.progress import bar
+def _progress(quiet: bool, last: list[Progress]) -> Iterator[Report]:
+    """A bar; it is gone before anything else is printed."""
+    from fastaniso.progress import bar
 
-    with bar(unit) as show:
-        yield show
+    with nullcontext() if quiet else bar() as show:
+
+        def report(progress: Progress) -> None:
+            last[:] = [progress]
+            if show is not None:
+                show(progress)
+
+        yield report
+
+
+def _interrupted(checkpoint: Checkpoint | None, last: list[Progress]) -> str:
+    """What an interruption leaves, and of a measurement the command that goes on: what is done is kept."""
+    if checkpoint is None:
+        done = f"after {last[0].done:,} {last[0].unit}" if last else "before the first step"
+        return f"interrupted {done}; nothing was written"
+    folder, arguments = checkpoint.folder, sys.argv[1:]
+    if folder is None:
+        folder = checkpoint.default_folder
+        arguments = [*arguments, "--out", str(folder)]
+        try:
+            checkpoint.save(folder)
+        except KeyboardInterrupt:
+            return f"interrupted while writing: what is under {folder} may lack the last steps"
+    return f"interrupted; what is done is kept under {folder}; go on with: {shlex.join(['fastaniso', *arguments])}"
 
 
 def _deliver(result: ScanResult | MeasureResult, out: Path | None, json: bool) -> None:

@@ -100,7 +100,8 @@ def bar() -> Iterator[Report]:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    with RichProgress(*columns, console=Console(stderr=True), transient=True) as live:
+    # What is printed to stdout meanwhile is data, and stays there.
+    with RichProgress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as live:
         task = live.add_task("measuring", total=None, done="", rate="")
         stage = "measuring"
 

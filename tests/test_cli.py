@@ -96,6 +96,51 @@ def test_measure(run: Any, vectors: Path, tmp_path: Path) -> None:
     assert json.loads(stdout)["mean_cosine"] == fastaniso.measure(vectors).description.mean_cosine
 
 
+def test_measure_pairs_and_neighbors(run: Any, vectors: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    options = ["--pairs", "--bins", 128, "--threshold", 0.1, "--threshold", -0.1, "--neighbors", 3, "--block-rows", 100]
+    code, stdout, stderr = run("measure", vectors, *options, "--out", out, "--json")
+    assert code == 0
+    assert f"under {out}" in stderr
+    content = json.loads(stdout)
+    expected = fastaniso.measure(vectors, pairs=True, bins=128, thresholds=(0.1, -0.1), neighbors=3, block_rows=100)
+    assert content["pair_statistics"] == json.loads(expected.to_json())["pair_statistics"]
+    assert len(content["pair_statistics"]["shares_above"]) == 2
+    assert {path.stem for path in (out / "states").iterdir()} == {"vectors", "pairs", "neighbors"}
+    code, stdout, _ = run("measure", vectors, *options, "--out", out)
+    assert code == 0
+    assert "99% quantile" in stdout
+    code, stdout, stderr = run("measure", vectors, *options, "--bins", 256, "--out", out)
+    assert (code, stdout) == (1, "")
+    assert "choose another folder" in stderr
+
+
+def test_measure_folders_and_tables(run: Any, vectors: Path, tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = np.load(vectors)
+    column = pa.array(rows.tolist(), pa.list_(pa.float32()))
+    folder = tmp_path / "tables"
+    folder.mkdir()
+    for number, part in enumerate((column[:100], column[100:])):
+        parquet.write_table(pa.table({"v": part, "w": part}), folder / f"{number}.parquet")
+    code, stdout, _ = run("measure", folder, "--column", "w", "--json")
+    assert code == 0
+    content = json.loads(stdout)
+    assert content["mean_cosine"] == pytest.approx(fastaniso.measure(vectors).description.mean_cosine, abs=1e-7)
+    assert [name.rpartition(":")[2] for name in content["data"]] == ["w", "w"]
+    assert "name one of v, w" in run("measure", folder)[2]
+
+
+def test_stdout_is_the_result_alone_even_beside_a_bar(vectors: Path) -> None:
+    """On a terminal the bar is live on stderr; what is printed to a file must not end up there."""
+    command = [sys.executable, "-m", "fastaniso", "measure", str(vectors), "--json"]
+    environment = {**os.environ, "FORCE_COLOR": "1", "TERM": "xterm"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
+    assert json.loads(done.stdout)["n"] == 300
+    assert "rows/s" in done.stderr
+
+
 def test_doctor(run: Any) -> None:
     code, stdout, _ = run("doctor", "--json")
     assert code == 0
@@ -176,6 +221,9 @@ def test_exit_2_wrong_usage(run: Any, model: Path, text: Path) -> None:
         ["scan", model, "--text", text, "--device", "abacus"],
         ["measure"],
         ["measure", "nowhere.npy"],
+        ["measure", text, "--pairs", "--bins", 63],
+        ["measure", text, "--neighbors", 129],
+        ["measure", text, "--threshold", 1.5],
         ["measure", text, "--no-such-option"],
         ["cure"],
     ):

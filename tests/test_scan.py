@@ -168,9 +168,9 @@ def test_progress_is_told_after_each_batch() -> None:
     told: list[Progress] = []
     result = scan("bert", max_tokens=100, progress=told.append)
     assert len(told) == result.tokens.batches
-    assert told[-1].rows == 100
+    assert told[-1].done == 100
     assert told[-1].share == 1.0
-    assert [p.rows for p in told] == sorted(p.rows for p in told)
+    assert [p.done for p in told] == sorted(p.done for p in told)
 
 
 def test_an_interruption_takes_the_hooks_away() -> None:

@@ -1,8 +1,20 @@
-"""The main job: read a model's hidden states over a text, or vectors from files, and describe them."""
+"""The main job: read a model's hidden states over a text, or vectors from where they are stored, and describe them."""
 
+from fastaniso.progress import Progress
+from fastaniso.scanning.checkpoint import Checkpoint, MeasureInterrupted
 from fastaniso.scanning.measure import measure
-from fastaniso.scanning.progress import Progress
-from fastaniso.scanning.result import MeasureResult, ScanResult, SiteResult, TokenCounts
+from fastaniso.scanning.measured import MeasureResult
+from fastaniso.scanning.result import ScanResult, SiteResult, TokenCounts
 from fastaniso.scanning.scan import scan
 
-__all__ = ["MeasureResult", "Progress", "ScanResult", "SiteResult", "TokenCounts", "measure", "scan"]
+__all__ = [
+    "Checkpoint",
+    "MeasureInterrupted",
+    "MeasureResult",
+    "Progress",
+    "ScanResult",
+    "SiteResult",
+    "TokenCounts",
+    "measure",
+    "scan",
+]

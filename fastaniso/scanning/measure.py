@@ -1,79 +1,157 @@
-"""Measure stored vectors, block by block from memory-mapped files."""
+"""Measure stored vectors, block by block from where they are stored."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
 
 import torch
 
-from fastaniso.accumulator import Accumulator
-from fastaniso.scanning.progress import Meter, Report, reporter
+from fastaniso.ops.dispatch import resolve
+from fastaniso.plan import plan
+from fastaniso.progress import Report, reporter
+from fastaniso.result import NearestNeighbors
+from fastaniso.scanning.checkpoint import Checkpoint
+from fastaniso.scanning.measured import MeasureResult
+from fastaniso.scanning.passes import Passes
 from fastaniso.scanning.provenance import versions
-from fastaniso.scanning.result import MeasureResult
-from fastaniso.sources import open_vectors
+from fastaniso.sources import open_source
+from fastaniso.statistics.describe import describe
+from fastaniso.statistics.host import check_invalid_option
+from fastaniso.statistics.pairs import pair_statistics
+from fastaniso.tiles import rows_in_block
+
+BLOCK_BYTES = 64 << 20
+"""Bytes read at once in a linear pass, between two signs of progress."""
+
+BINS = (64, 8192)
+MOST_NEIGHBORS = 128
 
 
 def measure(
-    path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    path: Any,
     *,
     tensor: str | None = None,
+    column: str | None = None,
     gram: bool = True,
+    pairs: bool = False,
+    bins: int = 2048,
+    thresholds: Sequence[float] = (),
+    uniformity_t: float | None = 2.0,
+    neighbors: int | None = None,
     device: torch.device | str = "cpu",
     backend: str = "auto",
     invalid: str = "raise",
     memory_limit: int | str | None = None,
     block_rows: int | None = None,
+    resume: str | os.PathLike[str] | None = None,
     progress: Report | bool | None = None,
 ) -> MeasureResult:
     """Describe stored vectors, exact over the n(n−1) ordered pairs of the rows of all files together.
 
-    The files are memory-mapped and read once, ``block_rows`` rows at a time (by default 64 MiB), so memory is that of
-    the states. No code ever runs from a file.
+    Rows are read a block at a time, once for the description and O(n/block) times for ``pairs`` and for ``neighbors``,
+    so they may be larger than memory: it holds one block (two for a tile of pairs, three and two in pinned memory with
+    a GPU) and the states. No code ever runs from a file.
 
     Args:
-        path: ``.npy``, ``.safetensors`` or ``.pt`` (``torch.save`` of a tensor or a dict of tensors), or several;
-            ``[..., d]`` is read as rows of d numbers.
+        path: ``.npy``, ``.safetensors``, ``.pt`` (``torch.save`` of a tensor or a dict of tensors), ``.parquet`` or
+            ``.arrow``; a folder of shards of one kind, or of a Hugging Face data set; a ``datasets.Dataset``; or
+            several of these. ``[..., d]`` is read as rows of d numbers.
         tensor: Name of the tensor, where a file holds several.
+        column: Name of the column of vectors, where a table holds several.
         gram: Also the std of the cosine and the spectral scores, O(n d²).
+        pairs: Also histogram, quantiles, extrema, shape and uniformity of the cosines of all pairs, O(n² d).
+        bins: Bins of the histogram.
+        thresholds: Cosines above which the share of pairs is counted.
+        uniformity_t: The t of the uniformity, or None.
+        neighbors: Also the so many nearest neighbours of each row, 1 to 128, O(n² d).
         device: Where blocks are measured.
         backend: "auto", "triton", "cpu" or "reference".
         invalid: "raise" if a row is zero or holds NaN or Inf (with its index), "omit" to leave it out and count it.
         memory_limit: ``MemoryError`` before the first block if states and working memory take more.
-        block_rows: Rows read at once.
-        progress: True for a bar on stderr, or a function that is given a ``Progress`` after each block.
+        block_rows: Rows read at once; the last bits of sums depend on it.
+        resume: A folder to keep the states in every few seconds and at the end; a measurement of the same rows with the
+            same options that is there goes on where it stopped.
+        progress: True for a bar on stderr, or a function that is given a ``Progress`` after each block or tile.
 
     Raises:
         CorruptFileError: A file is damaged, or holds what cannot be read without running code.
         InvalidRowsError: A row cannot be normalised and ``invalid="raise"``.
+        MeasureInterrupted: A ``KeyboardInterrupt`` that carries what is done.
     """
-    if block_rows is not None and block_rows < 1:
-        raise ValueError(f"block_rows: expected a positive int, got {block_rows!r}")
-    paths = [path] if isinstance(path, str | os.PathLike) else list(path)
-    if not paths:
-        raise ValueError("path: expected at least one file")
-    files = [open_vectors(each, tensor=tensor) for each in paths]
-    for file in files[1:]:
-        if file.values.shape[1] != files[0].values.shape[1]:
-            raise ValueError(
-                f"path: {file.source} holds vectors of {file.values.shape[1]} numbers and {files[0].source} of "
-                f"{files[0].values.shape[1]}; measure them one by one"
-            )
-    accumulator = Accumulator(gram=gram, backend=backend, invalid=invalid, memory_limit=memory_limit)
-    with reporter(progress, "rows") as report:
-        meter = Meter(report, total_bytes=sum(file.values.nbytes for file in files))
-        for file in files:
-            for start, block in file.blocks(block_rows):
-                accumulator.update(block.to(device), source=file.source, start=start)
-                meter.step(len(block), block.nbytes)
+    began = perf_counter()
+    _check_options(bins, thresholds, uniformity_t, neighbors, block_rows)
+    check_invalid_option(invalid)
+    where = torch.device(device)
+    kernel = resolve(backend, where)
+    source = open_source(path, tensor=tensor, column=column)
+    rows_at_once = block_rows or max(BLOCK_BYTES // (source.dim * source.dtype.itemsize), 1)
+    rows_of_tile = block_rows or rows_in_block(source.dim, source.dtype, kernel)
+    plan(rows_at_once, source.dim, gram=gram, dtype=source.dtype, backend=kernel, device=where, accumulate=True).check(
+        memory_limit
+    )
+    visit: dict[str, Any] = {
+        "bins": bins,
+        "thresholds": tuple(float(threshold) for threshold in thresholds),
+        "uniformity_t": () if uniformity_t is None else (float(uniformity_t),),
+    }
+    options = {"gram": gram, "pairs": visit if pairs else None, "neighbors": neighbors, "backend": kernel}
+    checkpoint = Checkpoint(
+        None if resume is None else Path(resume),
+        [part.name for part in source.parts],
+        source.fingerprint,
+        {**options, "block_rows": [rows_at_once, rows_of_tile]},
+    )
+    states: dict[str, Any] = {}
+    with reporter(progress) as report, checkpoint.kept():
+        passes = Passes(source, checkpoint, where, kernel, report)
+        states["vectors"] = passes.moments(gram=gram, invalid=invalid, block_rows=rows_at_once)
+        if pairs:
+            states["pairs"] = passes.pairs(**visit, block_rows=rows_of_tile)
+        if neighbors is not None:
+            states["neighbors"] = passes.neighbors(k=neighbors, block_rows=rows_of_tile)
+        description = describe(states["vectors"], invalid=invalid)
+        statistics = pair_statistics(states["pairs"], n=description.n, dropped=description.dropped) if pairs else None
+    nearest = states.get("neighbors")
     return MeasureResult(
-        data=tuple(file.source for file in files),
-        description=accumulator.result(),
-        seconds=meter.seconds,
+        data=tuple(part.name for part in source.parts),
+        description=description,
+        pairs=statistics,
+        neighbors=None if nearest is None else NearestNeighbors(nearest.cosines, nearest.indices),
+        seconds=perf_counter() - began,
         provenance={
-            "dtypes": sorted({str(file.values.dtype).removeprefix("torch.") for file in files}),
+            "dtypes": [str(source.dtype).removeprefix("torch.")],
             "device": str(device),
             "versions": versions(),
         },
-        state=accumulator.state,
+        states=states,
     )
+
+
+def _check_options(
+    bins: int,
+    thresholds: Sequence[float],
+    uniformity_t: float | None,
+    neighbors: int | None,
+    block_rows: int | None,
+) -> None:
+    ranges: tuple[tuple[str, int | None, int, float], ...] = (
+        ("block_rows", block_rows, 1, math.inf),
+        ("bins", bins, *BINS),
+        ("neighbors", neighbors, 1, MOST_NEIGHBORS),
+    )
+    for name, value, least, most in ranges:
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            expected = "a positive int" if most == math.inf else f"an int from {least} to {most}"
+            raise ValueError(f"{name}: expected {expected}, got {value!r}")
+    for threshold in thresholds:
+        if not -1 <= threshold <= 1:
+            raise ValueError(f"thresholds: expected cosines from -1 to 1, got {threshold!r}")
+    if uniformity_t is not None and not 0 < uniformity_t < math.inf:
+        raise ValueError(f"uniformity_t: expected a positive number or None, got {uniformity_t!r}")

@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastaniso.result import Description, json_ready
 from fastaniso.scanning.rank import spearman
-from fastaniso.state import Gram, Moments, save_state
+from fastaniso.scanning.saving import save_json, save_pictures
+from fastaniso.state import Gram, Moments
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -143,12 +143,12 @@ class ScanResult:
 
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write ``scan.json``, ``states/SITE.safetensors`` and, where matplotlib is, ``plots/*.png``; their paths."""
-        written = _save(Path(folder), "scan.json", self.to_json(indent=2), dict(self.states))
+        written = save_json(Path(folder), "scan.json", self.to_json(indent=2), self.states)
         own = [site for site in self.sites if site.same_as is None]
         pictures: dict[str, Callable[[], Figure]] = {"layers": self.plot}
         for site in own:
             pictures[site.site] = partial(self._plot_site, site)
-        return written + _save_pictures(Path(folder) / "plots", pictures)
+        return written + save_pictures(Path(folder) / "plots", pictures)
 
     def _plot_site(self, site: SiteResult) -> Figure:
         from fastaniso.report import plot_site
@@ -163,48 +163,6 @@ class ScanResult:
         return scan_table(self)
 
 
-@dataclass(frozen=True, eq=False)
-class MeasureResult:
-    """Stored vectors described: all rows of all files as one set."""
-
-    data: tuple[str, ...]
-    description: Description
-    seconds: float
-    provenance: Mapping[str, Any] = field(repr=False)
-    state: Moments | Gram = field(repr=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain dict of numbers and strings, without the state."""
-        return {
-            "kind": "measure",
-            "format": FORMAT_VERSION,
-            "data": list(self.data),
-            **self.description.to_dict(),
-            "seconds": self.seconds,
-            "made_from": dict(self.provenance),
-        }
-
-    def to_json(self, *, indent: int | None = None) -> str:
-        """JSON of ``to_dict``; nan and ±inf, which JSON lacks, become null."""
-        return json.dumps(json_ready(self.to_dict()), indent=indent, ensure_ascii=False, allow_nan=False)
-
-    def plot(self) -> Figure:
-        """Contributions, spectrum and key figures: a Figure, not shown. Needs matplotlib."""
-        from fastaniso.report import plot_site
-        from fastaniso.report.style import short
-
-        return plot_site(self.description, short(", ".join(self.data), 110))
-
-    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Write ``measure.json``, ``states/vectors.safetensors`` and, where matplotlib is, ``plots/vectors.png``."""
-        written = _save(Path(folder), "measure.json", self.to_json(indent=2), {"vectors": self.state})
-        return written + _save_pictures(Path(folder) / "plots", {"vectors": self.plot})
-
-    def __str__(self) -> str:
-        """The table that ``print`` shows."""
-        return f"{', '.join(self.data)}\n{self.description}"
-
-
 def prefix_of(site: str) -> str:
     """What stands before the plain name of a site: "encoder." of "encoder.block.3"."""
     for name in ("embedding", "block.", "pre_final_norm", "post_final_norm"):
@@ -212,25 +170,3 @@ def prefix_of(site: str) -> str:
         if found:
             return head
     return ""
-
-
-def _save(folder: Path, name: str, text: str, states: Mapping[str, Moments | Gram]) -> list[Path]:
-    (folder / "states").mkdir(parents=True, exist_ok=True)
-    written = []
-    for site, state in states.items():
-        written.append(folder / "states" / f"{site}.safetensors")
-        save_state(state, written[-1])
-    # Last: where there is a JSON, everything it speaks of is there.
-    (folder / name).write_text(text + "\n", encoding="utf-8")
-    return [*written, folder / name]
-
-
-def _save_pictures(folder: Path, pictures: Mapping[str, Callable[[], Figure]]) -> list[Path]:
-    if find_spec("matplotlib") is None:
-        return []
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name, draw in pictures.items():
-        written.append(folder / f"{name}.png")
-        draw().savefig(written[-1], dpi=150)
-    return written

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from fastaniso.models import Anatomy, find_stacks, forward_arguments, load_model, tapped
 from fastaniso.models.inputs import feeds_decoder, position_limit, takes_attention_mask, vocabulary
 from fastaniso.plan import plan
-from fastaniso.scanning.progress import Meter, Report, reporter
+from fastaniso.progress import Meter, Report, reporter
 from fastaniso.scanning.provenance import model_provenance, versions
 from fastaniso.scanning.result import ScanResult, SiteResult, TokenCounts
 from fastaniso.scanning.site import SiteAccumulator
@@ -87,8 +87,8 @@ def scan(
     training = network.training
     network.eval()
     try:
-        with torch.no_grad(), reporter(progress, "tokens") as report:
-            meter = Meter(report, total_bytes=texts.size, total_rows=max_tokens)
+        with torch.no_grad(), reporter(progress) as report:
+            meter = Meter(report, "measuring", "tokens", total=max_tokens, total_bytes=texts.size)
             counts = _Counts()
             first, stream = _peek(stream, texts)
             _check_ids(first, network)

@@ -1,0 +1,92 @@
+"""The passes over stored rows: each grows one state, a block or a tile at a time, from where it was left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+
+from fastaniso.ops import dispatch as ops
+from fastaniso.progress import Meter, Report
+from fastaniso.scanning.checkpoint import Checkpoint
+from fastaniso.scanning.feed import blocks_on
+from fastaniso.sources import Source
+from fastaniso.state import Coverage, Gram, Moments, Neighbors, Pairs
+from fastaniso.statistics.host import dropped_rows, to_host
+from fastaniso.tiles import visit_neighbors, visit_pairs
+
+P = TypeVar("P", Pairs, Neighbors)
+
+
+@dataclass(frozen=True)
+class Passes:
+    """What all passes share: the rows, where they are measured and how, and where states are kept."""
+
+    source: Source
+    checkpoint: Checkpoint
+    device: torch.device
+    backend: str
+    report: Report | None
+
+    def moments(self, *, gram: bool, invalid: str, block_rows: int) -> Moments | Gram:
+        """One linear pass, file by file: a row that cannot be normalised is named by its place in its file."""
+        dim = self.source.dim
+        empty: Moments | Gram = Gram.empty(dim) if gram else Moments.empty(dim)
+        state = self.checkpoint.state("vectors", empty).to(self.device)
+        seen = sum(stop - start for ranges in state.coverage.ranges.values() for start, stop in ranges)
+        meter = Meter(self.report, "measuring", "rows", total=self.source.count, done=seen)
+        for part, name in zip(self.source.parts, self.checkpoint.names, strict=True):
+            with blocks_on(self.device, part, block_rows) as blocks:
+                for block in blocks:
+                    if _holds(state.coverage, name, block.start, block.stop):
+                        continue
+                    rows = block.load()
+                    one = ops.gram if gram else ops.moments
+                    state = state.merge(one(rows, backend=self.backend, start=block.start, source=name))  # type: ignore[arg-type]  # both of one kind
+                    self.checkpoint.keep("vectors", state)
+                    meter.step(rows.count)
+            dropped_rows(to_host(state.counts)[0], invalid, name=part.name)
+        return state
+
+    def pairs(
+        self, *, bins: int, thresholds: tuple[float, ...], uniformity_t: tuple[float, ...], block_rows: int
+    ) -> Pairs:
+        """Every tile of the triangle once."""
+        empty = Pairs.empty(self.source.dim, bins=bins, thresholds=thresholds, uniformity_t=uniformity_t)
+        state = self.checkpoint.state("pairs", empty).to(self.device)
+        with blocks_on(self.device, self.source, block_rows, triangle=True) as blocks:
+            grown = visit_pairs(state, blocks, source=self._name, backend=self.backend)
+            return self._follow("pairs", state, grown, counted=1)
+
+    def neighbors(self, *, k: int, block_rows: int) -> Neighbors:
+        """Every tile of the triangle once, for the rows on both its sides."""
+        dtype = torch.float64 if self.source.dtype == torch.float64 else torch.float32
+        empty = Neighbors.empty(self.source.dim, k, 0, self.source.count, dtype=dtype)
+        state = self.checkpoint.state("neighbors", empty).to(self.device)
+        with blocks_on(self.device, self.source, block_rows, triangle=True) as blocks:
+            grown = visit_neighbors(state, blocks, source=self._name, backend=self.backend)
+            return self._follow("neighbors", state, grown, counted=2)
+
+    @property
+    def _name(self) -> str:
+        """What states of pairs call the source: its rows count on over all files."""
+        return ", ".join(self.checkpoint.names)
+
+    def _follow(self, stage: str, state: P, grown: Iterator[P], *, counted: int) -> P:
+        """The last of the states, each kept and told; a pair of rows is ``counted`` once or twice in a state."""
+        total = self.source.count * (self.source.count - 1) // 2
+        meter = Meter(self.report, stage, "pairs", total=total, done=_visited(state) // counted)
+        for state in grown:
+            self.checkpoint.keep(stage, state)
+            meter.step(_visited(state) // counted - meter.done)
+        return state
+
+
+def _visited(state: Pairs | Neighbors) -> int:
+    return int(state.counts[:3].sum())
+
+
+def _holds(coverage: Coverage, name: str, start: int, stop: int) -> bool:
+    return any(first <= start and stop <= last for first, last in coverage.ranges.get(name, ()))
