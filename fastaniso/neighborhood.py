@@ -16,7 +16,6 @@ from fastaniso.rows import Rows, as_tensor
 from fastaniso.sets import Sets, as_sets, run
 from fastaniso.state import Neighbors
 from fastaniso.statistics import neighbors as statistics
-from fastaniso.statistics.host import to_host
 from fastaniso.statistics.pairs import cosine_error
 from fastaniso.tiles import blocks_of, gather, kept_rows, rows_in_block, visit_neighbors
 
@@ -60,7 +59,7 @@ def nearest_neighbors(
     Raises:
         InvalidRowsError: A row cannot be normalised and ``invalid="raise"``.
     """
-    _check_k(k)
+    check_k("k", k)
     sets = as_sets(hidden, other, mask, other_mask, backend=backend, invalid=invalid)
     _check_candidates(sets, k)
     state = _find(sets, k, memory_limit, progress)
@@ -120,7 +119,7 @@ def levina_bickel(
     averages 1/m̂, the maximum likelihood of all rows together (MacKay & Ghahramani 2005); ``"direct"`` averages m̂, as
     the paper does, and is larger. Duplicates, distances and other arguments as for ``two_nn``.
     """
-    _check_k(k)
+    check_k("k", k)
     if k < 2:
         raise ValueError(f"k: expected 2 or more, the ratio of two distances, got {k}")
     if average not in ("inverse", "direct"):
@@ -159,31 +158,13 @@ def hubness(
     The occurrence of a candidate is the number of rows that have it among their k largest cosines; candidates are the
     rows themselves, or those of ``other``. Arguments as for ``nearest_neighbors``.
     """
-    _check_k(k)
+    check_k("k", k)
     sets = as_sets(hidden, other, mask, other_mask, backend=backend, invalid=invalid)
     _check_candidates(sets, k)
     candidates = sets.rows if sets.others is None else sets.others
     state = _find(sets, k, memory_limit, progress, beside=sets.rows.count * k * 8 + candidates.count * 40)
-    counts = statistics.occurrences(state.indices, candidates.count)
     kept = kept_rows(candidates, sets.n if sets.others_n is None else sets.others_n)
-    among = counts if kept is None else counts[kept]
-    skewness, robin_hood, antihubs, largest = to_host(statistics.hubness(among))[0].tolist()
-    if kept is not None:
-        counts = torch.full_like(counts, -1).index_copy_(0, kept, among)
-    return Hubness(
-        skewness=skewness,
-        robin_hood=robin_hood,
-        antihubs=antihubs,
-        largest=int(largest),
-        k=k,
-        n=sets.n,
-        candidates=len(among),
-        dim=sets.rows.dim,
-        dropped=sets.dropped,
-        provenance=tuple(sorted(state.provenance)),
-        version=__version__,
-        occurrences=counts.cpu().numpy(),
-    )
+    return statistics.describe_hubness(state, candidates.count, kept, n=sets.n, dropped=sets.dropped)
 
 
 @dataclass(frozen=True)
@@ -287,9 +268,10 @@ def _find(
     return run(states, empty, sets.visited * (2 if others is None else 1), progress)
 
 
-def _check_k(k: int) -> None:
+def check_k(name: str, k: int) -> None:
+    """Refuse what is no number of neighbours that kernels find."""
     if not isinstance(k, int) or isinstance(k, bool) or not 1 <= k <= MAX_K:
-        raise ValueError(f"k: expected an int from 1 to {MAX_K}, got {k!r}")
+        raise ValueError(f"{name}: expected an int from 1 to {MAX_K}, got {k!r}")
 
 
 def _check_candidates(sets: Sets, k: int) -> None:

@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "report": {"result"},
     "scanning": {
         *{"_version", "rows", "state", "ops", "statistics", "result", "plan", "accumulator"},
-        *{"models", "sources", "report", "tiles", "progress"},
+        *{"models", "sources", "report", "tiles", "progress", "pairwise", "neighborhood"},
     },
     "doctor": {"_version", "ops", "rows", "state"},
     "cli": {"_version", "progress", "scanning", "doctor", "models", "sources", "statistics", "state"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,26 +9,28 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from fastaniso.neighborhood import check_k
 from fastaniso.ops.dispatch import resolve
-from fastaniso.plan import plan
+from fastaniso.pairwise import checked_options
 from fastaniso.progress import Report, reporter
 from fastaniso.result import NearestNeighbors
 from fastaniso.scanning.checkpoint import Checkpoint
 from fastaniso.scanning.measured import MeasureResult
+from fastaniso.scanning.memory import check_memory
 from fastaniso.scanning.passes import Passes
 from fastaniso.scanning.provenance import versions
 from fastaniso.sources import open_source
+from fastaniso.state import Neighbors
 from fastaniso.statistics.describe import describe
 from fastaniso.statistics.host import check_invalid_option
+from fastaniso.statistics.neighbors import describe_hubness
 from fastaniso.statistics.pairs import pair_statistics
 from fastaniso.tiles import rows_in_block
 
 BLOCK_BYTES = 64 << 20
 """Bytes read at once in a linear pass, between two signs of progress."""
-
-BINS = (64, 8192)
-MOST_NEIGHBORS = 128
 
 
 def measure(
@@ -41,7 +42,7 @@ def measure(
     pairs: bool = False,
     bins: int = 2048,
     thresholds: Sequence[float] = (),
-    uniformity_t: float | None = 2.0,
+    uniformity_t: float = 2.0,
     neighbors: int | None = None,
     device: torch.device | str = "cpu",
     backend: str = "auto",
@@ -67,7 +68,7 @@ def measure(
         pairs: Also histogram, quantiles, extrema, shape and uniformity of the cosines of all pairs, O(n² d).
         bins: Bins of the histogram.
         thresholds: Cosines above which the share of pairs is counted.
-        uniformity_t: The t of the uniformity, or None.
+        uniformity_t: The t of the uniformity, above 0 and up to 20.
         neighbors: Also the so many nearest neighbours of each row, 1 to 128, O(n² d).
         device: Where blocks are measured.
         backend: "auto", "triton", "cpu" or "reference".
@@ -84,21 +85,27 @@ def measure(
         MeasureInterrupted: A ``KeyboardInterrupt`` that carries what is done.
     """
     began = perf_counter()
-    _check_options(bins, thresholds, uniformity_t, neighbors, block_rows)
+    _check_rows(block_rows)
+    visit = checked_options(bins, thresholds, uniformity_t)
+    if neighbors is not None:
+        check_k("neighbors", neighbors)
     check_invalid_option(invalid)
     where = torch.device(device)
     kernel = resolve(backend, where)
     source = open_source(path, tensor=tensor, column=column)
     rows_at_once = block_rows or max(BLOCK_BYTES // (source.dim * source.dtype.itemsize), 1)
     rows_of_tile = block_rows or rows_in_block(source.dim, source.dtype, kernel)
-    plan(rows_at_once, source.dim, gram=gram, dtype=source.dtype, backend=kernel, device=where, accumulate=True).check(
-        memory_limit
+    check_memory(
+        memory_limit,
+        source,
+        gram=gram,
+        bins=bins if pairs else None,
+        neighbors=neighbors,
+        backend=kernel,
+        device=where,
+        block_rows=rows_at_once,
+        tile_rows=rows_of_tile,
     )
-    visit: dict[str, Any] = {
-        "bins": bins,
-        "thresholds": tuple(float(threshold) for threshold in thresholds),
-        "uniformity_t": () if uniformity_t is None else (float(uniformity_t),),
-    }
     options = {"gram": gram, "pairs": visit if pairs else None, "neighbors": neighbors, "backend": kernel}
     checkpoint = Checkpoint(
         None if resume is None else Path(resume),
@@ -115,12 +122,15 @@ def measure(
         if neighbors is not None:
             states["neighbors"] = passes.neighbors(k=neighbors, block_rows=rows_of_tile)
         description = describe(states["vectors"], invalid=invalid)
-        statistics = pair_statistics(states["pairs"], n=description.n, dropped=description.dropped) if pairs else None
-    nearest = states.get("neighbors")
+        of_rows: dict[str, Any] = {"n": description.n, "dropped": description.dropped}
+        statistics = pair_statistics(states["pairs"], **of_rows) if pairs else None
+        nearest: Neighbors | None = states.get("neighbors")
+        hubs = None if nearest is None else describe_hubness(nearest, source.count, _kept(nearest), **of_rows)
     return MeasureResult(
         data=tuple(part.name for part in source.parts),
         description=description,
         pairs=statistics,
+        hubness=hubs,
         neighbors=None if nearest is None else NearestNeighbors(nearest.cosines, nearest.indices),
         seconds=perf_counter() - began,
         provenance={
@@ -132,26 +142,14 @@ def measure(
     )
 
 
-def _check_options(
-    bins: int,
-    thresholds: Sequence[float],
-    uniformity_t: float | None,
-    neighbors: int | None,
-    block_rows: int | None,
-) -> None:
-    ranges: tuple[tuple[str, int | None, int, float], ...] = (
-        ("block_rows", block_rows, 1, math.inf),
-        ("bins", bins, *BINS),
-        ("neighbors", neighbors, 1, MOST_NEIGHBORS),
-    )
-    for name, value, least, most in ranges:
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            expected = "a positive int" if most == math.inf else f"an int from {least} to {most}"
-            raise ValueError(f"{name}: expected {expected}, got {value!r}")
-    for threshold in thresholds:
-        if not -1 <= threshold <= 1:
-            raise ValueError(f"thresholds: expected cosines from -1 to 1, got {threshold!r}")
-    if uniformity_t is not None and not 0 < uniformity_t < math.inf:
-        raise ValueError(f"uniformity_t: expected a positive number or None, got {uniformity_t!r}")
+def _check_rows(block_rows: int | None) -> None:
+    if block_rows is None:
+        return
+    if isinstance(block_rows, bool) or not isinstance(block_rows, int) or block_rows < 1:
+        raise ValueError(f"block_rows: expected a positive int, got {block_rows!r}")
+
+
+def _kept(neighbors: Neighbors) -> Tensor | None:
+    """The rows that count, where not all do: where there are two of them, each has a neighbour."""
+    found = neighbors.indices[:, 0] >= 0
+    return None if bool(found.all()) or not bool(found.any()) else torch.nonzero(found)[:, 0]

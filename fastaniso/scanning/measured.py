@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastaniso.result import Description, NearestNeighbors, PairStatistics, json_ready
+from fastaniso.result import Description, Hubness, NearestNeighbors, PairStatistics, json_ready
 from fastaniso.scanning.saving import save_json, save_pictures
 from fastaniso.state import Gram, Moments, State
 
@@ -23,13 +23,14 @@ FORMAT_VERSION = 1
 class MeasureResult:
     """Stored vectors described: all rows of all files as one set.
 
-    ``pairs`` and ``neighbors`` (cosines and indices, counted over all files in order) are None where they were not
-    asked for. ``states`` are those that the figures come from: "vectors", "pairs" and "neighbors".
+    ``pairs``, ``neighbors`` (cosines and indices, counted over all files in order) and ``hubness`` are None where they
+    were not asked for. ``states`` are those that the figures come from: "vectors", "pairs" and "neighbors".
     """
 
     data: tuple[str, ...]
     description: Description
     pairs: PairStatistics | None
+    hubness: Hubness | None
     seconds: float
     provenance: Mapping[str, Any] = field(repr=False)
     neighbors: NearestNeighbors | None = field(repr=False)
@@ -54,6 +55,8 @@ class MeasureResult:
         }
         if self.pairs is not None:
             content["pair_statistics"] = self.pairs.to_dict()
+        if self.hubness is not None:
+            content["hubness"] = self.hubness.to_dict()
         return content
 
     def to_json(self, *, indent: int | None = None) -> str:
@@ -83,4 +86,6 @@ class MeasureResult:
         parts = [f"{', '.join(self.data)}\n{self.description}"]
         if self.pairs is not None:
             parts.append(f"all pairs\n{self.pairs}")
+        if self.hubness is not None:
+            parts.append(f"nearest neighbours\n{self.hubness}")
         return "\n\n".join(parts)

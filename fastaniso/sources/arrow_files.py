@@ -21,6 +21,8 @@ class ArrowRows(Source):
     decompressed again for every block, one at a time.
     """
 
+    path: Path
+
     def __init__(self, path: Path, column: str | None) -> None:
         """Find the column and where the batches are."""
         self._arrow = import_arrow(str(path))

@@ -22,6 +22,8 @@ class MappedRows(Source):
     pages of earlier blocks do not count as the process's own.
     """
 
+    path: Path
+
     def __init__(
         self,
         path: Path,

@@ -25,6 +25,8 @@ class ParquetRows(Source):
     Blocks in ascending order are decoded once; a block further back or in a later row group begins at its row group.
     """
 
+    path: Path
+
     def __init__(self, path: Path, column: str | None) -> None:
         """Find the column and the row groups."""
         self._arrow = import_arrow(str(path))

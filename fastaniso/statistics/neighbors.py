@@ -5,6 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastaniso._version import __version__
+from fastaniso.result import Dropped, Hubness
+from fastaniso.state import Neighbors
+from fastaniso.statistics.host import to_host
+
 
 def two_nn(distances: Tensor, share: float) -> tuple[Tensor, int]:
     """Facco et al. (2017): slope through the origin of −log(1 − F) on log μ, μ = r₂/r₁, and the rows it is fitted to.
@@ -51,6 +56,29 @@ def hubness(occurrences: Tensor) -> Tensor:
     robin_hood = deviation.abs().sum() / 2 / counts.sum()
     largest = counts.max() if len(counts) else counts.sum()
     return torch.stack((skewness, robin_hood, (counts == 0).double().mean(), largest))
+
+
+def describe_hubness(state: Neighbors, candidates: int, kept: Tensor | None, *, n: int, dropped: Dropped) -> Hubness:
+    """Hubness of the neighbours of n rows among ``candidates``, of which those at ``kept`` count (None: all)."""
+    counts = occurrences(state.indices, candidates)
+    among = counts if kept is None else counts[kept]
+    skewness, robin_hood, antihubs, largest = to_host(hubness(among))[0].tolist()
+    if kept is not None:
+        counts = torch.full_like(counts, -1).index_copy_(0, kept, among)
+    return Hubness(
+        skewness=skewness,
+        robin_hood=robin_hood,
+        antihubs=antihubs,
+        largest=int(largest),
+        k=state.k,
+        n=n,
+        candidates=len(among),
+        dim=state.dim,
+        dropped=dropped,
+        provenance=tuple(sorted(state.provenance)),
+        version=__version__,
+        occurrences=counts.cpu().numpy(),
+    )
 
 
 def unit_distances(rows: Tensor, others: Tensor) -> Tensor:
