@@ -83,7 +83,7 @@ class Histogram:
     int64 counts of all pairs; of a sample float64 estimates, with ``interval_below`` (2, B + 1), the 95 % intervals of
     the share below each edge. ``cosine_error`` is how far rounding can take a cosine, ``extrema`` the least and the
     largest if they are known. ``axes``, ``kind``, ``values()``, ``variances()`` and ``counts()`` are UHI's plotting
-    protocol, which hist, boost-histogram and mplhep read.
+    protocol, which plotting packages read; ``boost_histogram.Histogram(histogram)`` and ``hist.Hist(histogram)`` copy.
     """
 
     total: NDArray[Any]
@@ -145,6 +145,15 @@ class Histogram:
         """UHI: the counts, and of a sample the number of independent pairs that would be as certain."""
         values, variances = self.values(), self.variances()
         return np.divide(values**2, variances, out=np.zeros_like(values), where=variances > 0)
+
+    def _to_boost_histogram_(self) -> Any:
+        """What boost-histogram and hist ask for when they are given another's histogram."""
+        import boost_histogram
+
+        storage = boost_histogram.storage.Int64() if self.variance is None else boost_histogram.storage.Weight()
+        copy = boost_histogram.Histogram(boost_histogram.axis.Regular(len(self), -1, 1), storage=storage)
+        copy[...] = self.total if self.variance is None else np.stack((self.total, self.variance), -1)
+        return copy
 
     def quantile(self, q: ArrayLike) -> Quantile:
         """The least c such that a share q or more of the pairs have a cosine ≤ c (``inverted_cdf``), q in [0, 1].

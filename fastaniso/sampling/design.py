@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from math import isqrt
 
 LEAST_TILES = 64
@@ -77,7 +78,7 @@ class Grid:
     rows: Blocks
     others: Blocks | None
 
-    @property
+    @cached_property
     def strata(self) -> tuple[Stratum, ...]:
         """The strata that hold a pair."""
         found: list[Stratum] = []
@@ -93,7 +94,7 @@ class Grid:
                 found.append(Stratum("rectangle", a, b, s * t))
         return tuple(stratum for stratum in found if stratum.pairs * stratum.tiles)
 
-    @property
+    @cached_property
     def pairs(self) -> int:
         """Pairs in all tiles."""
         return sum(stratum.tiles * stratum.pairs for stratum in self.strata)

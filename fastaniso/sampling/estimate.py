@@ -32,18 +32,18 @@ class Estimator:
         """``pairs`` are those of all tiles."""
         self._strata = sums.strata
         self._pairs = pairs
-        self.means: Floats = self._weighted([s.sums for s in self._strata])
+        self.means: Floats = self._totals([s.sums for s in self._strata]) / pairs
 
-    def _weighted(self, sums: list[Any]) -> Floats:
-        """Means over all pairs of what was summed over tiles."""
+    def _totals(self, sums: list[Any]) -> Floats:
+        """Of what was summed over the tiles drawn, the totals over all tiles."""
         total: Floats = sum(s.stratum.tiles / s.drawn * each for s, each in zip(self._strata, sums, strict=True))
-        return total / self._pairs
+        return total
 
     def histogram(self) -> tuple[Floats, Floats]:
         """Estimated counts, which add up to all pairs, and their variance: two (B,)."""
         counts = [s.histogram.astype(np.float64) for s in self._strata]
         variance, _ = self._combined([s.squares[0] for s in self._strata], [count**2 for count in counts])
-        return self._weighted(counts) * self._pairs, variance * self._pairs**2
+        return self._totals(counts), variance * self._pairs**2
 
     def variance(self, weights: Floats) -> tuple[float, float]:
         """Variance of weights·means, and its degrees of freedom."""
@@ -56,7 +56,7 @@ class Estimator:
         """Share of the pairs below the upper edge of each bin, its variance and degrees of freedom: three (B,)."""
         below = [s.histogram.cumsum().astype(np.float64) for s in self._strata]
         variance, freedom = self._combined([s.squares[1] for s in self._strata], [count**2 for count in below])
-        return self._weighted(below), variance, freedom
+        return self._totals(below) / self._pairs, variance, freedom
 
     def _combined(self, squares: list[Floats], squared_sums: list[Floats]) -> tuple[Floats, Floats]:
         """Variance of the mean over all pairs of what was summed a tile, from Σy² and (Σy)² of each stratum."""
@@ -97,7 +97,7 @@ def sample_statistics(
     independent = sum(s.drawn for s in sums.strata) * rows_in_tile
     shares = []
     for place in range(GIVEN + len(asked.uniformity_t), len(means)):
-        low, high = wilson(means[place], *estimator.variance(_unit(len(means), place)), independent)
+        low, high = share_interval(means[place], *estimator.variance(_unit(len(means), place)), independent)
         shares.append(Share(float(means[place]), 0.0, Interval(float(low), float(high))))
     ends = zip(sums.extrema, sums.extrema_at, strict=True)
     found = Extrema(*(Extreme(float(value), int(i), int(j)) for value, (i, j) in ends))
@@ -141,27 +141,40 @@ def sample_statistics(
 def _histogram(estimator: Estimator, found: Extrema, error: float, independent: int) -> Histogram:
     total, variance = estimator.histogram()
     interval = np.zeros((2, len(total) + 1))
-    interval[:, 1:] = wilson(*estimator.shares_below(), independent)
+    interval[:, 1:] = share_interval(*estimator.shares_below(), independent)
     interval[:, -1] = 1  # all pairs are below the last edge
     extrema = (found.min.value, found.max.value)
     return Histogram(total, statistics.edges(len(total)), error, extrema, variance, interval)
 
 
-def wilson(share: Any, variance: Any, freedom: Any, independent: int) -> tuple[Any, Any]:
-    """Interval of a share: Wilson's (1927), for as many independent pairs as would give its variance.
+def share_interval(share: Any, variance: Any, freedom: Any, independent: int) -> tuple[Any, Any]:
+    """Interval of a share: Clopper & Pearson's, for as many independent pairs as would have its variance.
 
-    It stays within [0, 1] and holds for small shares. Where no pair drawn, or every one, is among those counted the
-    variance says nothing: then ``independent`` pairs stand for the sample.
+    So Korn & Graubard (1998): it stays within [0, 1] and holds where few tiles hold any of the pairs counted. Where none
+    does, or all pairs drawn are counted, the variance says nothing and ``independent`` pairs stand for the sample.
     """
     share, variance = np.asarray(share, dtype=np.float64).clip(0, 1), np.asarray(variance)
     spread = share * (1 - share)
-    # 0 variance of a share between: every tile was drawn.
-    count = np.divide(spread, variance, out=np.full_like(share, math.inf), where=variance > 0)
-    count = np.where(spread > 0, count, independent)
+    # No variance of a share between 0 and 1: every tile was drawn.
+    known = (spread > 0) & (variance == 0)
+    count = np.divide(spread, variance, out=np.full_like(share, independent), where=(spread > 0) & ~known)
     z = student(np.where(spread > 0, freedom, math.inf))
-    centre = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * np.sqrt(spread / count + (z / (2 * count)) ** 2)
-    return np.maximum(centre - half, 0), np.minimum(centre + half, 1)
+    low, high = 1 - _largest_share((1 - share) * count, count, z), _largest_share(share * count, count, z)
+    return np.where(known, share, low), np.where(known, share, high)
+
+
+def _largest_share(found: Floats, count: Floats, z: Any) -> Floats:
+    """The upper end of Clopper & Pearson's interval, by Paulson's (1942) approximation of the F distribution."""
+    a, b = 1 / (9 * (found + 1)), 1 / (9 * np.maximum(count - found, 1e-9))
+    # The cube root y of F solves ((1 − b)y − (1 − a))² = z²(by² + a).
+    square = (1 - b) ** 2 - z**2 * b
+    middle, rest = (1 - a) * (1 - b), (1 - a) ** 2 - z**2 * a
+    with np.errstate(invalid="ignore", divide="ignore"):
+        root = (middle + np.sqrt(middle**2 - square * rest)) / square
+        odds = root**3 * (found + 1) / (count - found)
+        # Almost all pairs are among those counted: no smaller share is sure.
+        largest: Floats = np.where((square > 0) & (count > found), odds / (1 + odds), 1)
+    return np.maximum(largest, found / count)
 
 
 def student(freedom: Any) -> Any:
