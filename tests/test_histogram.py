@@ -78,7 +78,7 @@ def test_what_is_no_share_and_no_cosine_is_refused() -> None:
     for q in (-0.1, 1.5, [0.5, np.nan]):
         with pytest.raises(ValueError, match="q: expected numbers from 0 to 1"):
             histogram.quantile(q)
-    with pytest.raises(ValueError, match="t: expected a cosine from -1 to 1, got 1.5"):
+    with pytest.raises(ValueError, match=r"t: expected a cosine from -1 to 1, got 1\.5"):
         histogram.share_above(1.5)
 
 

@@ -150,8 +150,8 @@ def _histogram(estimator: Estimator, found: Extrema, error: float, independent: 
 def share_interval(share: Any, variance: Any, freedom: Any, independent: int) -> tuple[Any, Any]:
     """Interval of a share: Clopper & Pearson's, for as many independent pairs as would have its variance.
 
-    So Korn & Graubard (1998): it stays within [0, 1] and holds where few tiles hold any of the pairs counted. Where none
-    does, or all pairs drawn are counted, the variance says nothing and ``independent`` pairs stand for the sample.
+    So Korn & Graubard (1998): it stays within [0, 1] and holds where few tiles hold any of the pairs counted. Where
+    none does, or all pairs drawn are counted, the variance says nothing: ``independent`` pairs stand for the sample.
     """
     share, variance = np.asarray(share, dtype=np.float64).clip(0, 1), np.asarray(variance)
     spread = share * (1 - share)
