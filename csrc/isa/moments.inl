@@ -125,13 +125,18 @@ FASTANISO_INLINE void fetch_columns(const S* row, int64_t k) {
 }
 
 // Rows summed in float32 before they go to float64: few enough that float32 rows err less than the pairwise sums of
-// torch do; 16-bit rows have more to spare.
+// torch do; 16-bit rows have more to spare. Σu goes sooner: near a mean of zero its rounding is the error of the mean.
 template <class S>
 constexpr int rows_in_float() {
-  return sizeof(S) == 2 ? kTileRows : 32;
+  return sizeof(S) == 4 ? 32 : kTileRows;
+}
+template <class S>
+constexpr int units_in_float() {
+  return sizeof(S) == 4 ? 8 : sizeof(S) == 2 ? 32 : kTileRows;
 }
 
-// The sums of one vector of columns.
+// The sums of one vector of columns. Two rows are added to each other before they are added to the sums: no more
+// additions, but only half of them round at the size of the sums.
 template <class V>
 struct ColumnSums {
   V sum = {}, square = {}, unit = {}, unit_square = {};
@@ -140,18 +145,38 @@ struct ColumnSums {
   FASTANISO_INLINE void add(V x, T scale, V pivot) {
     const V u = x * scale - pivot;
     sum += x;
-    square += x * x;
     unit += u;
+    add_squares(x, u);
+  }
+  template <class T>
+  FASTANISO_INLINE void add_two(const V (&x)[2], const T* scale, V pivot) {
+    const V u[2] = {x[0] * scale[0] - pivot, x[1] * scale[1] - pivot};
+    sum += x[0] + x[1];
+    unit += u[0] + u[1];
+    for (int r = 0; r < 2; ++r) add_squares(x[r], u[r]);
+  }
+
+ private:
+  FASTANISO_INLINE void add_squares(V x, V u) {
+    square += x * x;
     unit_square += u * u;
   }
 };
 
-// Calls add(r) for the rows of a tile, and flush() each time the sums have taken as many as float32 should hold.
-template <class S, class Add, class Flush>
-FASTANISO_INLINE void down_the_rows(int count, const Add& add, const Flush& flush) {
-  constexpr int run = rows_in_float<S>();
-  for (int r = 0; r < count; flush())
-    for (const int stop = r + run < count ? r + run : count; r < stop; ++r) add(r);
+// Calls add_two(r) or add(r) for the rows of a tile, and flush() and flush_units() each time the sums have taken as
+// many as float32 should hold.
+template <class S, class AddTwo, class Add, class FlushUnits, class Flush>
+FASTANISO_INLINE void down_the_rows(int count, const AddTwo& add_two, const Add& add, const FlushUnits& flush_units,
+                                    const Flush& flush) {
+  constexpr int run = rows_in_float<S>(), units = units_in_float<S>();
+  for (int r = 0; r < count; flush()) {
+    const int last = r + run < count ? r + run : count;
+    for (; r < last; flush_units()) {
+      const int stop = r + units < last ? r + units : last;
+      for (; r + 1 < stop; r += 2) add_two(r);
+      if (r < stop) add(r++);
+    }
+  }
 }
 
 // Adds PAIRS pairs of vectors of columns to the float64 sums, and fetches the same columns of the next tile.
@@ -167,6 +192,14 @@ FASTANISO_INLINE void add_columns(const Tile<S>& tile, const T* scale, const Til
   down_the_rows<S>(
       tile.count,
       [&](int r) {
+        for (int i = 0; i < 2; ++i) fetch_columns<2 * PAIRS * width>(next.rows[r + i], k);
+        for (int p = 0; p < PAIRS; ++p) {
+          V x[2][2];
+          for (int i = 0; i < 2; ++i) load_pair(tile.rows[r + i] + k + 2 * p * width, x[0][i], x[1][i]);
+          for (int i = 0; i < 2; ++i) sums[p][i].add_two(x[i], scale + r, pivot[p][i]);
+        }
+      },
+      [&](int r) {
         fetch_columns<2 * PAIRS * width>(next.rows[r], k);
         for (int p = 0; p < PAIRS; ++p) {
           V x[2];
@@ -176,10 +209,15 @@ FASTANISO_INLINE void add_columns(const Tile<S>& tile, const T* scale, const Til
       },
       [&] {
         for (int p = 0; p < PAIRS; ++p) {
+          add_pair<S>(out.sums + 2 * out.padded + k + 2 * p * width, sums[p][0].unit, sums[p][1].unit);
+          sums[p][0].unit = sums[p][1].unit = V{};
+        }
+      },
+      [&] {
+        for (int p = 0; p < PAIRS; ++p) {
           double* to = out.sums + k + 2 * p * width;
           add_pair<S>(to, sums[p][0].sum, sums[p][1].sum);
           add_pair<S>(to + out.padded, sums[p][0].square, sums[p][1].square);
-          add_pair<S>(to + 2 * out.padded, sums[p][0].unit, sums[p][1].unit);
           add_pair<S>(to + 3 * out.padded, sums[p][0].unit_square, sums[p][1].unit_square);
           sums[p][0] = sums[p][1] = {};
         }
@@ -194,11 +232,19 @@ FASTANISO_INLINE void add_last_columns(const Tile<S>& tile, const T* scale, int6
   ColumnSums<V> sums;
   const V pivot = load(static_cast<const T*>(out.pivot) + k);
   down_the_rows<S>(
-      tile.count, [&](int r) { sums.add(load_first(tile.rows[r] + k, left), scale[r], pivot); },
+      tile.count,
+      [&](int r) {
+        const V x[2] = {load_first(tile.rows[r] + k, left), load_first(tile.rows[r + 1] + k, left)};
+        sums.add_two(x, scale + r, pivot);
+      },
+      [&](int r) { sums.add(load_first(tile.rows[r] + k, left), scale[r], pivot); },
+      [&] {
+        add_to(out.sums + 2 * out.padded + k, sums.unit);
+        sums.unit = V{};
+      },
       [&] {
         add_to(out.sums + k, sums.sum);
         add_to(out.sums + out.padded + k, sums.square);
-        add_to(out.sums + 2 * out.padded + k, sums.unit);
         add_to(out.sums + 3 * out.padded + k, sums.unit_square);
         sums = {};
       });

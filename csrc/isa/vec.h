@@ -101,13 +101,19 @@ FASTANISO_INLINE typename Compute<S>::V load_first(const S* p, int64_t count) {
   return load(padded);
 }
 
-// A vector of float as two of double; one of double is a single part.
+// A vector of float as two of double; one of double is a single part. (Compilers split the wide conversion in two.)
 FASTANISO_INLINE VecD part_as_double(VecD v, int) { return v; }
 FASTANISO_INLINE VecD part_as_double(VecF v, int part) {
+#if defined(__AVX512F__) && FASTANISO_VECTOR_BYTES == 64
+  const __m512 all = bits_as<__m512>(v);
+  const __m256 half = part ? _mm512_maskz_extractf32x8_ps(0xff, all, 1) : _mm512_castps512_ps256(all);
+  return bits_as<VecD>(_mm512_maskz_cvtps_pd(0xff, half));
+#else
   typedef float HalfVecF __attribute__((vector_size(kBytes / 2)));
   HalfVecF parts[2];
   std::memcpy(parts, &v, sizeof v);
   return __builtin_convertvector(parts[part], VecD);
+#endif
 }
 
 // to[i] += v[i] in float64.
