@@ -13,6 +13,13 @@ constexpr int64_t kPivotPadding = 48;                      // the widest panel o
 constexpr double kLeastPivot = 0.1;     // rows that point all ways gain nothing from one, and its own terms are rounded
 constexpr double kPivotGrid = 0x1p-16;  // fine beside a unit row, coarse beside its last digit: with more digits, all
                                         // u − pivot would end in the same ones and round alike
+
+// The nearest multiple of the grid: digits beyond it drop off the end of a double of this size. (std::nearbyint is a
+// call, and a short input has as many numbers in its pivot as in its rows.)
+double on_grid(double x) {
+  constexpr double shift = 0x1.8p52 * kPivotGrid;
+  return (x + shift) - shift;
+}
 }  // namespace
 
 RowTotals no_rows() {
@@ -60,8 +67,7 @@ UnitPivot::UnitPivot(const Rows& rows) : values_((rows.dim + kPivotPadding - 1) 
   if (squared_length < kLeastPivot) std::fill(values_.begin(), values_.end(), 0.0);
   if (computes_in_double(rows.dtype)) return;
   narrow_.resize(values_.size());
-  for (size_t k = 0; k < values_.size(); ++k)
-    values_[k] = narrow_[k] = float(std::nearbyint(values_[k] / kPivotGrid) * kPivotGrid);
+  for (size_t k = 0; k < values_.size(); ++k) values_[k] = narrow_[k] = float(on_grid(values_[k]));
 }
 
 MomentsBuffer::MomentsBuffer(int64_t dim, const UnitPivot& pivot) {

@@ -266,14 +266,16 @@ void moments(const Rows& rows, int64_t begin, int64_t end, MomentsPartial& out, 
     take_rows(rows, at, begin, end, limit, next, out.totals, norms);
     for (int r = next.count; r < limit; ++r) next.rows[r] = tile.rows[0];  // to prefetch: harmless
 
+    // Norms in a loop of their own, so that the rows' roots are taken at once and not each after its own sum.
+    T squares[kTileRows];
+    for (int r = 0; r < tile.count; ++r) squares[r] = sum_of_squares(tile.rows[r], rows.dim);
     int kept = 0;
     for (int r = 0; r < tile.count; ++r) {
-      const T squares = sum_of_squares(tile.rows[r], rows.dim);
       double norm;
-      if (squares >= SafeSquares<T>::low && squares <= SafeSquares<T>::high) {
-        norm = std::sqrt(double(squares));
+      if (squares[r] >= SafeSquares<T>::low && squares[r] <= SafeSquares<T>::high) {
+        norm = std::sqrt(double(squares[r]));
         scale[kept] = T(1 / norm);
-        count_norm(out.totals, norm, squares * double(scale[kept]) * scale[kept]);
+        count_norm(out.totals, norm, squares[r] * double(scale[kept]) * scale[kept]);
         tile.rows[kept++] = tile.rows[r];
       } else {
         norm = settle_hard_row(tile.rows[r], rows.dim, tile.index[r], out.totals, &out);

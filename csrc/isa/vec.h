@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #if defined(__F16C__)
 #include <immintrin.h>
@@ -93,13 +94,19 @@ FASTANISO_INLINE VecF load(const Half* p) {
 #endif
 }
 
-// The first `count` numbers, the rest zero.
+// The first `count` numbers, the rest zero; AVX-512 leaves out the rest as it loads.
 template <class S>
 FASTANISO_INLINE typename Compute<S>::V load_first(const S* p, int64_t count) {
   S padded[kBytes / sizeof(typename Compute<S>::T)] = {};
   std::memcpy(padded, p, count * sizeof(S));
   return load(padded);
 }
+#if defined(__AVX512F__) && FASTANISO_VECTOR_BYTES == 64
+template <>
+FASTANISO_INLINE VecF load_first(const float* p, int64_t count) {
+  return bits_as<VecF>(_mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), p));
+}
+#endif
 
 // A vector of float as two of double; one of double is a single part. (Compilers split the wide conversion in two.)
 FASTANISO_INLINE VecD part_as_double(VecD v, int) { return v; }
@@ -181,11 +188,20 @@ FASTANISO_INLINE double to_double(Half x) {
   return x.bits & 0x8000u ? -value : value;
 }
 
-template <class V, class T = decltype(V{}[0])>
+// By halves, which takes a few steps where one lane after the other takes as many as there are.
+template <class V>
 FASTANISO_INLINE auto lane_sum(V v) {
-  auto sum = v[0];
-  for (unsigned i = 1; i < sizeof(V) / sizeof(sum); ++i) sum += v[i];
-  return sum;
+  typedef typename std::remove_reference<decltype(v[0])>::type T;
+  if constexpr (sizeof(V) > 16) {
+    typedef T Half __attribute__((vector_size(sizeof(V) / 2)));
+    Half halves[2];
+    std::memcpy(halves, &v, sizeof v);
+    return lane_sum(halves[0] + halves[1]);
+  } else {
+    T sum = v[0];
+    for (unsigned i = 1; i < sizeof(V) / sizeof(T); ++i) sum += v[i];
+    return sum;
+  }
 }
 
 // Walks the rows from `index` on, masked ones included.
