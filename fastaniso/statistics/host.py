@@ -22,7 +22,7 @@ def to_host(*tensors: Tensor) -> list[NDArray[Any]]:
 
     What is transferred becomes float64, and counts stay exact up to 2⁵³.
     """
-    if tensors[0].device.type == "cpu":
+    if tensors[0].is_cpu:
         return [tensor.numpy().reshape(-1) for tensor in tensors]
     flat = torch.cat([tensor.reshape(-1).double() for tensor in tensors]).cpu()
     return [part.numpy() for part in torch.split(flat, [tensor.numel() for tensor in tensors])]
