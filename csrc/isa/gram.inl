@@ -40,27 +40,30 @@ void pack(const char* const* rows, const double* norms, double scale, const void
   }
 }
 
-// Adds one tile: the columns a..a+tile_rows of a panel against all columns of panel b.
-template <class T>
-FASTANISO_INLINE void multiply_tile(const T* a, const T* b, int64_t rows, double factor, double* out, int64_t stride,
-                                    int64_t rows_left, int64_t columns_left) {
+// Adds one tile: the columns a..a+tile_rows of a panel against the columns of panel b, without its first SKIP vectors.
+template <int SKIP, class T>
+void multiply_tile(const T* a, const T* b, int64_t rows, double factor, double* out, int64_t stride, int64_t rows_left,
+                   int64_t columns_left) {
   typedef typename Compute<T>::V V;
   constexpr int width = sizeof(V) / sizeof(T), panel = panel_width<T>(), height = tile_rows<T>();
-  V sums[height][kPanelVectors] = {};
-  add_products(a, b, rows, sums, [](int64_t) {});
+  constexpr int vectors = kPanelVectors - SKIP, first = SKIP * width;
+  V sums[height][vectors] = {};
+  add_products(a, b + first, rows, sums, [](int64_t) {});
+  out += first;
   if (rows_left >= height && columns_left >= panel) {
     for (int i = 0; i < height; ++i)
-      for (int v = 0; v < kPanelVectors; ++v)
+      for (int v = 0; v < vectors; ++v)
         for (int lane = 0; lane < width; ++lane) out[i * stride + v * width + lane] += factor * sums[i][v][lane];
     return;
   }
   for (int i = 0; i < height && i < rows_left; ++i)
-    for (int j = 0; j < panel && j < columns_left; ++j) out[i * stride + j] += factor * sums[i][j / width][j % width];
+    for (int j = 0; j < vectors * width && first + j < columns_left; ++j)
+      out[i * stride + j] += factor * sums[i][j / width][j % width];
 }
 
 template <class T>
 void multiply(const Panels& panels, int64_t panel_i, int64_t panel_j, int64_t dim, double factor, double* out) {
-  constexpr int panel = panel_width<T>(), height = tile_rows<T>();
+  constexpr int panel = panel_width<T>(), height = tile_rows<T>(), width = panel / kPanelVectors;
   static_assert(panel % height == 0);
   const T* data = static_cast<const T*>(panels.data);
   const int64_t column = panel_j * panel;
@@ -70,7 +73,11 @@ void multiply(const Panels& panels, int64_t panel_i, int64_t panel_j, int64_t di
     const T* b = data + (panel_j * panels.stride + k) * panel;
     for (int i = 0; i < panel && panel_i * panel + i < dim; i += height) {
       const int64_t row = panel_i * panel + i;
-      multiply_tile(a + i, b, rows, factor, out + row * dim + column, dim, dim - row, dim - column);
+      // A panel against itself: columns left of the diagonal are their transposes.
+      const auto tile = panel_i != panel_j || i < width ? multiply_tile<0, T>
+                        : i < 2 * width                 ? multiply_tile<1, T>
+                                                        : multiply_tile<2, T>;
+      tile(a + i, b, rows, factor, out + row * dim + column, dim, dim - row, dim - column);
     }
   }
 }

@@ -28,18 +28,18 @@ constexpr int panel_width() {
   return kPanelVectors * kBytes / int(sizeof(T));
 }
 
-// sums[i][v] += Σ_k a[k][i]·b[k][v] for one tile: the columns a..a + tile_rows of a panel against all columns of panel
-// b. meanwhile(k) is done on the side, for what the units of a scalar core have time for.
-template <class T, class V, class Meanwhile>
-FASTANISO_INLINE void add_products(const T* a, const T* b, int64_t steps, V (&sums)[tile_rows<T>()][kPanelVectors],
+// sums[i][v] += Σ_k a[k][i]·b[k][v] for one tile: the columns a..a + tile_rows of a panel against VECTORS vectors of
+// columns of another, from b on. meanwhile(k) is done on the side, for what the scalar units of a core have time for.
+template <int VECTORS, class T, class V, class Meanwhile>
+FASTANISO_INLINE void add_products(const T* a, const T* b, int64_t steps, V (&sums)[tile_rows<T>()][VECTORS],
                                    const Meanwhile& meanwhile) {
   constexpr int width = sizeof(V) / sizeof(T), panel = panel_width<T>(), height = tile_rows<T>();
   for (int64_t k = 0; k < steps; ++k, a += panel, b += panel) {
-    V column[kPanelVectors];
+    V column[VECTORS];
     for (int p = 0; p < panel; p += 64 / int(sizeof(T))) __builtin_prefetch(b + 16 * panel + p);
-    for (int v = 0; v < kPanelVectors; ++v) column[v] = load(b + v * width);
+    for (int v = 0; v < VECTORS; ++v) column[v] = load(b + v * width);
     for (int i = 0; i < height; ++i)
-      for (int v = 0; v < kPanelVectors; ++v) sums[i][v] += a[i] * column[v];
+      for (int v = 0; v < VECTORS; ++v) sums[i][v] += a[i] * column[v];
     meanwhile(k);
   }
 }
