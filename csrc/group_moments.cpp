@@ -10,7 +10,7 @@ namespace {
 // fewer the blocks, the less they wait for each other. Neither changes a sum.
 constexpr int64_t kBlockBytes = 256 << 10, kSharedBlockBytes = 4 << 20;
 constexpr int64_t kPiecesInBlock = 16;
-constexpr int64_t kColumns = 64;  // a thread's columns are whole cache lines of every dtype
+constexpr int64_t kColumns = 64;  // a thread's columns, where there are several: whole cache lines of every dtype
 }  // namespace
 
 RowTotals group_moments(const Rows& rows, const int64_t* groups, int64_t num_groups, int64_t* counts, double* unit_sum,
@@ -20,6 +20,7 @@ RowTotals group_moments(const Rows& rows, const int64_t* groups, int64_t num_gro
   if (count * row_bytes < kBytesForThreads) threads = 1;
   const int64_t block_rows = (threads == 1 ? kBlockBytes : kSharedBlockBytes) / row_bytes;
   const int64_t piece = std::max<int64_t>(block_rows / kPiecesInBlock, 1), block = piece * kPiecesInBlock;
+  const int64_t columns = threads == 1 ? rows.dim : kColumns;
   std::fill_n(counts, num_groups, 0);
   std::fill_n(unit_sum, num_groups * rows.dim, 0.0);
   std::fill_n(unit_squared, num_groups, 0.0);
@@ -51,9 +52,9 @@ RowTotals group_moments(const Rows& rows, const int64_t* groups, int64_t num_gro
                       add(totals, parts[part]);
                       parts[part] = no_rows();
                     });
-    for_each_piece((rows.dim + kColumns - 1) / kColumns, threads, interrupt, [&](int64_t p, int) {
-      isa.add_units[rows.dtype](used, begin, end, norms.data(), groups, p * kColumns,
-                                std::min((p + 1) * kColumns, rows.dim), unit_sum);
+    for_each_piece((rows.dim + columns - 1) / columns, threads, interrupt, [&](int64_t p, int) {
+      isa.add_units[rows.dtype](used, begin, end, norms.data(), groups, p * columns,
+                                std::min((p + 1) * columns, rows.dim), unit_sum);
     });
     for (int64_t i = begin; i < end; ++i) {
       if (norms[i - begin] == 0) continue;

@@ -31,7 +31,7 @@ void row_norms(const Rows& rows, int64_t begin, int64_t end, RowTotals& totals, 
 template <class S>
 void add_units(const Rows& rows, int64_t begin, int64_t end, const double* norms, const int64_t* groups,
                int64_t column_begin, int64_t column_end, double* unit_sum) {
-  constexpr int width = kBytes / sizeof(typename Compute<S>::T);
+  constexpr int width = kBytes / sizeof(typename Compute<S>::T), lanes = kBytes / 8;
   for (Cursor at = cursor_at(rows, begin); at.index < end; advance(rows, at)) {
     const double norm = norms[at.index - begin];
     if (norm == 0) continue;
@@ -45,7 +45,10 @@ void add_units(const Rows& rows, int64_t begin, int64_t end, const double* norms
     int64_t k = column_begin;
     for (; k + width <= column_end; k += width) {
       const auto x = load(row + k);
-      for (int lane = 0; lane < width; ++lane) sum[k + lane] += x[lane] * inverse;
+      for (int part = 0; part < width / lanes; ++part) {
+        double* to = sum + k + part * lanes;
+        store(to, load(to) + part_as_double(x, part) * inverse);
+      }
     }
     for (; k < column_end; ++k) sum[k] += to_double(row[k]) * inverse;
   }
