@@ -277,14 +277,14 @@ def _interrupted(checkpoint: Checkpoint | None, last: list[Progress]) -> str:
     if checkpoint is None:
         done = f"after {last[0].done:,} {last[0].unit}" if last else "before the first step"
         return f"interrupted {done}; nothing was written"
-    folder, arguments = checkpoint.folder, sys.argv[1:]
-    if folder is None:
-        folder = checkpoint.default_folder
-        arguments = [*arguments, "--out", str(folder)]
-        try:
-            checkpoint.save(folder)
-        except KeyboardInterrupt:
-            return f"interrupted while writing: what is under {folder} may lack the last steps"
+    arguments = sys.argv[1:]
+    if checkpoint.folder is None:
+        arguments = [*arguments, "--out", str(checkpoint.default_folder)]
+    folder = checkpoint.folder or checkpoint.default_folder
+    try:
+        checkpoint.save(folder)
+    except KeyboardInterrupt:
+        return f"interrupted while writing: what is under {folder} may lack the last steps"
     return f"interrupted; what is done is kept under {folder}; go on with: {shlex.join(['fastaniso', *arguments])}"
 
 

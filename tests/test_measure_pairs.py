@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from test_sources_files import store
@@ -133,6 +134,10 @@ def test_the_blocks_are_those_of_rows_in_memory(tmp_path: Path) -> None:
     assert result.neighbors is not None
     assert torch.equal(result.neighbors.cosines, nearest.cosines)
     assert torch.equal(result.neighbors.indices, nearest.indices)
+    hubs = fastaniso.hubness(ROWS, 3)
+    assert result.hubness is not None
+    assert result.hubness.to_dict() == hubs.to_dict()
+    assert (result.hubness.occurrences == hubs.occurrences).all()
 
 
 def test_two_roads_to_one_number(tmp_path: Path) -> None:
@@ -177,6 +182,8 @@ def test_rows_that_cannot_be_normalised_are_told_before_any_pair(tmp_path: Path)
     assert result.pairs.pairs == 308 * 307 // 2
     assert result.neighbors.indices[7].tolist() == [-1] * 7
     assert not torch.isin(result.neighbors.indices, torch.tensor([7, 205])).any()
+    assert result.hubness is not None
+    assert result.hubness.to_dict() == fastaniso.hubness(rows, 7, invalid="omit").to_dict()
     rows[7] = 1
     path = store_shards(tmp_path / "second", rows)
     with pytest.raises(fastaniso.InvalidRowsError, match=r"shard-1.safetensors:hidden: row 75 holds NaN or Inf"):
@@ -237,12 +244,30 @@ def test_options_are_checked_before_anything_is_opened(options: dict[str, Any], 
         fastaniso.measure("no/such/file.npy", pairs=True, **options)
 
 
+def test_memory_is_planned_before_anything_is_read(tmp_path: Path) -> None:
+    path = _sparse(tmp_path / "large", rows=10**7, dim=64)
+    told: list[Progress] = []
+    for options in ({"neighbors": 20}, {"pairs": True, "bins": 8192}, {}):
+        with pytest.raises(MemoryError, match="memory_limit: 5 MB given"):
+            fastaniso.measure(path, memory_limit="5 MB", gram=False, progress=told.append, **options)
+    # Twenty cosines and indices of ten million rows, twice.
+    with pytest.raises(MemoryError, match=r"needs 4\.8.* GB beside the input \(2\.4 GB of state"):
+        fastaniso.measure(path, neighbors=20, memory_limit="4 GB", gram=False, progress=told.append)
+    assert told == []
+
+
+def _sparse(path: Path, *, rows: int, dim: int) -> Path:
+    """A file of zeros that takes no space, but for the first number, which is 1."""
+    path = path.with_suffix(".npy")
+    np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(rows, dim))[0, 0] = 1
+    return path
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_memory_is_one_block_at_a_time(tmp_path: Path) -> None:
     """A sparse file larger than any memory: the linear pass stops after some blocks, and what it held was one."""
-    import numpy as np
-
-    rows, dim, block_rows = 1 << 27, 512, 1 << 13
-    np.lib.format.open_memmap(tmp_path / "large.npy", mode="w+", dtype=np.float32, shape=(rows, dim))[0] = 1
+    dim, block_rows = 512, 1 << 13
+    path = _sparse(tmp_path / "large", rows=1 << 27, dim=dim)
     told: list[int] = []
 
     def stop(progress: Progress) -> None:
@@ -251,7 +276,7 @@ def test_memory_is_one_block_at_a_time(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt) as stopped:
-        fastaniso.measure(tmp_path / "large.npy", gram=False, invalid="omit", block_rows=block_rows, progress=stop)
+        fastaniso.measure(path, gram=False, invalid="omit", block_rows=block_rows, progress=stop)
     state = stopped.value.checkpoint.states["vectors"]  # type: ignore[attr-defined]  # a MeasureInterrupted
     assert isinstance(state, Moments)
     assert state.counts[:3].tolist() == [1, 0, 20 * block_rows - 1]

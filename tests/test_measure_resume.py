@@ -103,6 +103,24 @@ def test_without_a_folder_an_interruption_carries_what_is_done(
     check_same(fastaniso.measure(stored, resume=tmp_path / "kept", **OPTIONS), whole)
 
 
+def test_a_second_interruption_while_saving_keeps_what_was_saved_before(
+    stored: Path, whole: MeasureResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_state = checkpoint.save_state
+
+    def interrupted(state: Any, path: Path) -> None:
+        if path.stem == "pairs":
+            raise KeyboardInterrupt
+        save_state(state, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "save_state", interrupted)
+        with pytest.raises(MeasureInterrupted):
+            fastaniso.measure(stored, resume=tmp_path, progress=Stop(25, KeyboardInterrupt()), **OPTIONS)
+    assert [path.stem for path in (tmp_path / "states").iterdir()] == ["neighbors"]
+    check_same(fastaniso.measure(stored, resume=tmp_path, **OPTIONS), whole)
+
+
 def test_a_finished_run_is_read_back(stored: Path, whole: MeasureResult, tmp_path: Path) -> None:
     fastaniso.measure(stored, resume=tmp_path / "run", **OPTIONS)
     told: list[Progress] = []

@@ -103,14 +103,15 @@ class Checkpoint:
     def kept(self) -> Iterator[None]:
         """Whatever ends the body, what is done is saved where there is a folder; an interruption carries it along."""
         try:
-            yield
+            try:
+                yield
+            finally:
+                if self.folder is not None and self._unsaved:
+                    self.save(self.folder)
         except KeyboardInterrupt as error:
             if self.folder is None and not self._states:
                 raise
             raise MeasureInterrupted(self) from error
-        finally:
-            if self.folder is not None and self._unsaved:
-                self.save(self.folder)
 
     def _write_run(self, folder: Path) -> None:
         content = {"kind": "measurement", "format": FORMAT_VERSION, "names": self.names, **self._identity}
