@@ -113,7 +113,7 @@ FASTANISO_INLINE VecD part_as_double(VecD v, int) { return v; }
 FASTANISO_INLINE VecD part_as_double(VecF v, int part) {
 #if defined(__AVX512F__) && FASTANISO_VECTOR_BYTES == 64
   const __m512 all = bits_as<__m512>(v);
-  const __m256 half = part ? _mm512_maskz_extractf32x8_ps(0xff, all, 1) : _mm512_castps512_ps256(all);
+  const __m256 half = part ? _mm512_maskz_extractf32x8_ps(0xff, all, 1) : _mm512_maskz_extractf32x8_ps(0xff, all, 0);
   return bits_as<VecD>(_mm512_maskz_cvtps_pd(0xff, half));
 #else
   typedef float HalfVecF __attribute__((vector_size(kBytes / 2)));
