@@ -1,4 +1,4 @@
-"""`python -m bench [moments|gram|small|scan|all]`: run benchmarks, append their rows, and judge the targets."""
+"""`python -m bench [OP|all]`: run benchmarks, append their rows, and judge the targets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from bench import gram, moments, scan, small
+from bench import gram, moments, neighbors, pairs, picture, scaling, scan, small
 from bench.harness import WIDTH, Row, append, show
 from bench.machine import environment_for
 from bench.options import Options
@@ -21,7 +21,15 @@ from bench.report import write_report
 from bench.targets import judge, show_verdicts
 from fastaniso.ops import cpu
 
-BENCHMARKS = {"moments": moments.run, "gram": gram.run, "small": small.run, "scan": scan.run}
+BENCHMARKS = {
+    "moments": moments.run,
+    "gram": gram.run,
+    "pairs": pairs.run,
+    "neighbors": neighbors.run,
+    "scaling": scaling.run,
+    "small": small.run,
+    "scan": scan.run,
+}
 ROOT = Path(__file__).parents[1]
 
 
@@ -29,6 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     if given.report and (given.quick or given.what != "all"):
         print("--report: the report is of `all` at full size, without --quick", file=sys.stderr)
+        return 2
+    if given.plot and (given.quick or given.what not in ("scaling", "all")):
+        print("--plot: the picture is of `scaling` or `all` at full size, without --quick", file=sys.stderr)
         return 2
     if given.rows_to:
         options = Options(given.threads, given.quick, given.only_ours)
@@ -40,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
     for place, isa in enumerate(given.isa[:1] if given.quick else given.isa):
         for what in BENCHMARKS if given.what == "all" else (given.what,):
             # With a further instruction set only its shares of the limits are of interest.
-            if place and what in ("scan", "small") and given.what == "all":
+            if place and (what == "scaling" or (what in ("scan", "small") and given.what == "all")):
                 continue
             some = _in_own_process(what, isa, given, only_ours=place > 0)
             show(some, console)
@@ -49,9 +60,12 @@ def main(arguments: list[str] | None = None) -> int:
         for path in append(rows, given.out):
             console.print(f"appended to {path}")
     verdicts = judge(rows)
-    show_verdicts(verdicts, console)
+    show_verdicts(verdicts if given.what == "all" else [v for v in verdicts if v.measured], console)
+    if given.plot:
+        picture.draw(rows, given.plot)
+        console.print(f"wrote {given.plot}")
     if given.report:
-        write_report(given.report, rows, verdicts, given.out)
+        write_report(given.report, rows, verdicts, given.out, given.plot)
         console.print(f"wrote {given.report}")
     return 0
 
@@ -75,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results", help="folder of <machine>.csv")
     parser.add_argument("--dry", action="store_true", help="append nothing")
     parser.add_argument("--report", type=Path, help="write the report, such as docs/benchmarks.md")
+    parser.add_argument("--plot", type=Path, help="draw `scaling`, such as docs/images/pairs-scaling.png")
     parser.add_argument("--rows-to", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--only-ours", action="store_true", help="fastaniso and the limits, no baselines")
     return parser

@@ -16,9 +16,6 @@ from bench import machine as machines
 if TYPE_CHECKING:
     from rich.console import Console
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 OURS = "fastaniso"
 """The contender that every ``ratio_to_ours`` is relative to."""
 

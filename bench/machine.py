@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,10 @@ def file_name(machine: str) -> str:
 def versions() -> str:
     """Python and the packages whose code is timed, as "python 3.11.2, torch 2.13.0, …"."""
     found = [f"python {platform.python_version()}"]
-    for package in ("torch", "fastaniso", "numpy", "scipy", "scikit-learn", "torchmetrics", "triton", "transformers"):
+    for package in (
+        *("torch", "fastaniso", "numpy", "scipy", "scikit-learn", "torchmetrics", "triton", "transformers"),
+        *("faiss-cpu", "scikit-dimension", "simsimd", "pykeops"),
+    ):
         try:
             version = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -63,8 +67,11 @@ def commit() -> str:
 
 
 @functools.cache
-def _blas() -> Any:
-    """The BLAS libraries that NumPy and SciPy brought, whose threads torch does not set; None without threadpoolctl."""
+def _blas(with_faiss: bool) -> Any:
+    """The BLAS libraries that NumPy, SciPy and faiss brought, whose threads torch does not set.
+
+    Searched for anew once faiss is loaded; None without threadpoolctl.
+    """
     with contextlib.suppress(ImportError):
         import scipy.linalg.blas  # noqa: F401 (SciPy's own copy is found only once it is loaded)
     try:
@@ -77,9 +84,12 @@ def _blas() -> Any:
 def use_threads(threads: int) -> None:
     """Let torch, fastaniso and every BLAS run on so many threads."""
     torch.set_num_threads(threads)
-    if (blas := _blas()) is not None:
+    faiss = sys.modules.get("faiss")
+    if (blas := _blas(faiss is not None)) is not None:
         for library in blas.lib_controllers:
             library.set_num_threads(threads)
+    if faiss is not None:
+        faiss.omp_set_num_threads(threads)
     torch.ones(1 << 16).sum()  # starts the threads, so that no timed call does
 
 

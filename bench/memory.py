@@ -14,16 +14,18 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from bench import inputs
-from bench.baselines import GRAM, MOMENTS
+from bench.baselines import BASELINES
 from bench.machine import use_threads
 
 _STATUS, _CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+MEASURABLE = _CLEAR.exists()
+"""Whether the system tells (Linux)."""
 
 
 def peaks(op: str, names: Iterable[str], n: int, d: int, dtype: str, threads: int) -> dict[str, float]:
-    """MiB that each contender takes beside its resident input; empty where the system does not tell (not Linux)."""
+    """MiB that each contender takes beside its resident input; empty where the system does not tell."""
     names = list(names)
-    if not _CLEAR.exists() or not names:
+    if not MEASURABLE or not names:
         return {}
     command = [sys.executable, "-m", "bench.memory", op, str(n), str(d), dtype, str(threads), *names]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1], check=False)
@@ -33,9 +35,9 @@ def peaks(op: str, names: Iterable[str], n: int, d: int, dtype: str, threads: in
     return found
 
 
-def peak_of(call: Callable[[], object]) -> float:
-    """MiB by which the process grows during a second call: the first one loads libraries and starts threads."""
-    call()
+def peak_of(call: Callable[[], object], *, warm: Callable[[], object] | None = None) -> float:
+    """MiB by which the process grows during a call after ``warm``, or another call, which loads what it needs."""
+    (warm or call)()
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
@@ -54,7 +56,7 @@ def main() -> None:
     op, n, d, dtype, threads, *names = sys.argv[1:]
     use_threads(int(threads))
     rows = inputs.make(int(n), int(d), dtype)
-    contenders = {c.name: c for c in {"moments": MOMENTS, "gram": GRAM}[op]}
+    contenders = {c.name: c for c in BASELINES[op]}
     # The call's result is dropped inside, as the caller's of one number would be.
     found = {name: peak_of(lambda call=contenders[name].call: call(rows)) for name in names}  # type: ignore[misc]
     print(json.dumps(found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -20,16 +21,30 @@ _MEANING = {
     "gram": "`fastaniso` forms the scatter of the unit rows, normalisation included; `fastaniso_raw` that of the rows "
     "as they are. `ssyrk` is OpenBLAS's, without normalisation; `numpy_mm` ends in ssyrk too. TFLOP/s count the "
     "triangle. Error: the largest of an entry over the largest entry.",
+    "product": "General float32 products XXᵀ of n rows, into an array that is there: half the fastest one's time, "
+    "scaled by the square of the rows, is the limit of `pairs`, `neighbors` and `two_nn`. (The product of all rows "
+    "would not fit the cache, and memory would be timed.)",
+    "pairs": "The histogram of all unordered pairs in 2048 bins; `fastaniso_everything` adds moments, extrema, the sum "
+    "of exponentials and a threshold. TFLOP/s count the triangle. Error: the share of the pairs in a wrong bin. Rows "
+    "without times tell the memory at a size at which the others would take long.",
+    "neighbors": "The ten nearest other rows of each. TFLOP/s count the triangle. Error: the largest of a cosine.",
+    "two_nn": "Intrinsic dimension from the two nearest rows of each; the others are given unit rows. Error: relative.",
+    "scaling": "The histogram over growing n, as far as a call takes some seconds (fastaniso: a minute or two) and "
+    "memory is there; one contender after another, not in turns.",
     "small": "Single calls of `mean_cosine`.",
     "scan": "`fastaniso.scan` of all-MiniLM-L6-v2 over `examples/jargon-excerpt.txt`: it tokenises as it goes, so "
     "it is held against forward passes that do the same, and against bare ones over ready batches (the limit).",
 }
 
 
-def write_report(path: Path, rows: Sequence[Row], verdicts: Sequence[Verdict], results: Path) -> None:
-    """Overwrite ``path`` with the run's rows and verdicts, and those of the GPUs in ``results``."""
+def write_report(
+    path: Path, rows: Sequence[Row], verdicts: Sequence[Verdict], results: Path, picture: Path | None = None
+) -> None:
+    """Overwrite ``path`` with the run's rows and verdicts, those of the GPUs in ``results``, and the picture drawn."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join([*_head(rows), *_verdicts(verdicts), *_gpu(results), *_method(), *_tables(rows)]) + "\n")
+    shown = [] if picture is None else [f"![Time and memory over n]({os.path.relpath(picture, path.parent)})", ""]
+    lines = [*_head(rows), *_verdicts(verdicts), *_gpu(results), *_method(), *shown, *_tables(rows)]
+    path.write_text("\n".join(lines) + "\n")
 
 
 def _head(rows: Sequence[Row]) -> list[str]:
@@ -63,7 +78,7 @@ def _gpu(results: Path) -> list[str]:
     lines = ["## Targets on the GPU", ""]
     if not gpus:
         lines += ["Not yet run on a GPU: the kernels are compiled and checked without one.", ""]
-        return lines + _table(("target", "wanted"), [(t.name, f"≥ {t.form.format(t.bound)}") for t in GPU])
+        return lines + _table(("target", "wanted"), [(t.name, t.wanted) for t in GPU])
     for gpu in gpus:
         latest = {(r.op, r.contender, r.n, r.d, r.dtype, r.input): r for r in recorded if r.machine == gpu}
         rows = list(latest.values())

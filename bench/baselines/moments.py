@@ -1,15 +1,9 @@
-"""What a user would write instead: each function takes (n, d) rows and gives the same number as fastaniso.
-
-``MOMENTS`` give the mean cosine over the ordered pairs i ≠ j, ``GRAM`` the d×d second moment of the unit rows (or of
-the rows as they are, where ``normalised`` is False). tests/test_bench_baselines.py holds that they agree.
-"""
+"""Mean cosine over the ordered pairs i ≠ j."""
 
 from __future__ import annotations
 
 import functools
-import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,34 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import fastaniso
+from bench.baselines.contender import NUMPY_FLOATS, Contender
 from bench.harness import OURS
-from fastaniso.ops import dispatch as ops
-from fastaniso.rows import as_rows
-from fastaniso.state import Gram
-
-FLOATS = ("float32", "bfloat16", "float16")
-NUMPY_FLOATS = ("float32",)  # NumPy has no bfloat16, and no float16 product worth timing
-
-
-@dataclass(frozen=True)
-class Contender:
-    """A way to the number: ``package`` is what it runs on and must be installed."""
-
-    name: str
-    call: Callable[[Tensor], Any]
-    package: str
-    dtypes: tuple[str, ...] = FLOATS
-    full_matrix: bool = False
-    normalised: bool = True
-
-    def missing(self) -> str | None:
-        """Why it cannot run here, or None."""
-        if importlib.util.find_spec(self.package) is None:
-            return f"{self.name}: the package {self.package} is not installed"
-        return None
-
-
-# Mean cosine.
 
 
 def mean_cosine(x: Tensor) -> float:
@@ -116,58 +84,9 @@ def _from_unit_sum(unit_sum: Tensor, n: int) -> float:
     return float((s.dot(s) - n) / (n * (n - 1)))
 
 
-# Second moments.
-
-
-def unit_gram(x: Tensor) -> Gram:
-    return ops.gram(as_rows(x), raw=False, unit=True)
-
-
-def raw_gram(x: Tensor) -> Gram:
-    return ops.gram(as_rows(x), raw=True, unit=False)
-
-
-def torch_mm(x: Tensor) -> Tensor:
-    u = F.normalize(x.float())
-    return u.T @ u
-
-
-def numpy_mm(x: Tensor) -> Any:
-    import numpy as np
-
-    a = x.numpy()
-    u = a / np.linalg.norm(a, axis=1, keepdims=True)
-    return u.T @ u  # NumPy sees that both are one array and calls ssyrk
-
-
-def ssyrk(x: Tensor) -> Any:
-    from scipy.linalg.blas import ssyrk as blas_ssyrk
-
-    return blas_ssyrk(1.0, x.numpy().T)  # the upper triangle
-
-
-def second_moment(result: Any) -> Tensor:
-    """What a ``GRAM`` contender gave, as a whole matrix in float64."""
-    if isinstance(result, Gram):
-        scatter, total = (
-            (result.scatter, result.sums[0]) if result.unit_scatter is None else (result.unit_scatter, result.sums[2])
-        )
-        assert scatter is not None
-        return scatter + torch.outer(total, total / result.kept)
-    matrix = torch.as_tensor(result).double()
-    if not matrix.tril(-1).any():
-        matrix = matrix + matrix.triu(1).T
-    return matrix
-
-
 def error_of_mean(given: float, exact: float, kind: str) -> float:
     """Relative, but absolute where the mean is zero up to chance."""
     return abs(given - exact) if kind == "isotropic" else abs(given - exact) / abs(exact)
-
-
-def error_of_matrix(given: Any, exact: Tensor) -> float:
-    """The largest error of an entry over the largest entry."""
-    return float((second_moment(given) - exact).abs().max() / exact.abs().max())
 
 
 MOMENTS = (
@@ -181,11 +100,4 @@ MOMENTS = (
     Contender("numpy_full_matrix", numpy_full_matrix, "numpy", NUMPY_FLOATS, full_matrix=True),
     Contender("sklearn_full_matrix", sklearn_full_matrix, "sklearn", NUMPY_FLOATS, full_matrix=True),
     Contender("torchmetrics_full_matrix", torchmetrics_full_matrix, "torchmetrics", ("float32",), full_matrix=True),
-)
-GRAM = (
-    Contender(OURS, unit_gram, "fastaniso"),
-    Contender("fastaniso_raw", raw_gram, "fastaniso", normalised=False),
-    Contender("torch_mm", torch_mm, "torch"),
-    Contender("numpy_mm", numpy_mm, "numpy", NUMPY_FLOATS),
-    Contender("ssyrk", ssyrk, "scipy", NUMPY_FLOATS, normalised=False),
 )
