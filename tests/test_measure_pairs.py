@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from test_sources_files import store
-from test_sources_tables import fixed, table, variable, write_file, write_parquet, write_stream
 from torch import Tensor
 
 import fastaniso
@@ -47,13 +47,21 @@ def store_data_set(path: Path, rows: Tensor) -> Path:
     return path
 
 
+def store_table(path: Path, rows: Tensor, *, write: str, make: str) -> Path:
+    pytest.importorskip("pyarrow")
+    import test_sources_tables as tables
+
+    stored: Path = getattr(tables, write)(path, tables.table(getattr(tables, make)(rows)))
+    return stored
+
+
 STORES: dict[str, Any] = {
-    "npy": lambda path, rows: store(path, "npy", rows),
-    "safetensors": lambda path, rows: store(path, "safetensors", rows),
-    "pt": lambda path, rows: store(path, "pt_dict", rows),
-    "arrow_file": lambda path, rows: write_file(path, table(fixed(rows))),
-    "arrow_stream": lambda path, rows: write_stream(path, table(variable(rows))),
-    "parquet": lambda path, rows: write_parquet(path, table(variable(rows))),
+    "npy": partial(store, kind="npy"),
+    "safetensors": partial(store, kind="safetensors"),
+    "pt": partial(store, kind="pt_dict"),
+    "arrow_file": partial(store_table, write="write_file", make="fixed"),
+    "arrow_stream": partial(store_table, write="write_stream", make="variable"),
+    "parquet": partial(store_table, write="write_parquet", make="fixed"),
     "shards": store_shards,
     "data_set": store_data_set,
 }
@@ -79,7 +87,7 @@ def check_equal(found: State, expected: State) -> None:
 @pytest.mark.parametrize("backend", ["cpu", "reference"])
 @pytest.mark.parametrize("kind", STORES)
 def test_stored_rows_give_the_bits_of_rows_in_memory(tmp_path: Path, kind: str, backend: str) -> None:
-    path = STORES[kind](tmp_path / "rows", ROWS)
+    path = STORES[kind](tmp_path / "rows", rows=ROWS)
     result = fastaniso.measure(path, backend=backend, **OPTIONS)
     pairs, neighbors = in_memory(ROWS, backend)
     check_equal(result.states["pairs"], pairs)
@@ -151,11 +159,7 @@ def test_two_roads_to_one_number(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [0, 1, 2])
 @pytest.mark.parametrize("kind", ["npy", "parquet"])
 def test_few_rows(tmp_path: Path, kind: str, count: int) -> None:
-    path = (
-        store(tmp_path / "rows", "npy", ROWS[:count])
-        if kind == "npy"
-        else write_parquet(tmp_path / "rows", table(fixed(ROWS[:count])))
-    )
+    path = STORES[kind](tmp_path / "rows", rows=ROWS[:count])
     result = fastaniso.measure(path, pairs=True, neighbors=4)
     assert result.pairs is not None
     assert result.neighbors is not None

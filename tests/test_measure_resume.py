@@ -243,7 +243,7 @@ def test_a_damaged_folder_is_refused(stored: Path, tmp_path: Path, monkeypatch: 
 def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
     tmp_path: Path, named: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    np.save(tmp_path / "rows.npy", np.random.default_rng(0).standard_normal((2000, 16)).astype(np.float32))
+    np.save(tmp_path / "rows.npy", np.random.default_rng(0).standard_normal((1600, 16)).astype(np.float32))
     options = ["--pairs", "--neighbors", "4", "--block-rows", "40", "--threshold", "0.5", "--no-gram"]
     command = [sys.executable, "-m", "fastaniso", "measure", "rows.npy", *options]
     out = ["--out", "kept here"] if named else []

@@ -6,6 +6,7 @@ import json
 import pickle
 import struct
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -208,6 +209,34 @@ def test_a_damaged_pickle_or_a_lost_record_is_refused(tmp_path: Path) -> None:
             archive.writestr(key, value)
     with pytest.raises(ValueError, match="a compressed archive cannot be read in place"):
         open_source(tmp_path / "packed.pt")
+
+
+def damaged_copies(path: Path, count: int) -> Iterator[Path]:
+    """Copies with some bytes changed, most of them near the ends, where headers and footers are."""
+    content = path.read_bytes()
+    random = np.random.default_rng(0)
+    copy = path.with_name(f"copy-{path.name}")
+    for _ in range(count):
+        damaged = bytearray(content)
+        for _ in range(random.integers(1, 4)):
+            at = int(random.integers(min(len(content), 500)))
+            damaged[at if random.integers(2) else -1 - at] = random.integers(256)
+        copy.write_bytes(damaged)
+        yield copy
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_damage_is_told_in_words_or_harmless(tmp_path: Path, kind: str) -> None:
+    told: list[str] = []
+    for path in damaged_copies(store(tmp_path / "rows", kind, ROWS), 100):
+        try:
+            source = open_source(path)
+            for start in range(0, min(source.count, 100), 30):
+                source.rows(start, start + 30)
+        except ValueError as error:
+            told.append(str(error))
+    assert len(told) > 10
+    assert all(path.name in words for words in told)
 
 
 def test_names_shapes_and_dtypes_are_checked(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_sources_files import check_holds
+from test_sources_files import check_holds, damaged_copies
 from torch import Tensor
 
 from fastaniso.sources import CorruptFileError, open_source, parquet_files
@@ -180,6 +180,20 @@ def test_damaged_pages_are_told_when_they_are_read(tmp_path: Path) -> None:
     source = open_source(path)
     with pytest.raises(CorruptFileError, match=r"damaged.parquet: cannot be read as Parquet"):
         source.rows(0, 100)
+
+
+@each_writer
+def test_any_damage_is_told_in_words_or_harmless(tmp_path: Path, write: Writer) -> None:
+    told: list[str] = []
+    for path in damaged_copies(write(tmp_path / "rows", table(variable(ROWS))), 100):
+        try:
+            source = open_source(path)
+            for start in range(0, min(source.count, 100), 30):
+                source.rows(start, start + 30)
+        except ValueError as error:
+            told.append(str(error))
+    assert len(told) > 10
+    assert all(path.name in words for words in told)
 
 
 @each_writer

@@ -35,7 +35,7 @@ class ArrowRows(Source):
             first = next((i for i, count in enumerate(counts) if count), None)
             self._places = batches.places
             self.dim = self._column.dim_of(None if first is None else batches.array(first, self._column.index))
-        except (self._arrow.ArrowException, OSError) as error:
+        except (self._arrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise damaged(path, "Arrow", error) from error
         self.name = self._column.place
         self.count = self._starts[-1]
@@ -63,7 +63,7 @@ class ArrowRows(Source):
                 if high > low:
                     array = batches.array(number, self._column.index).slice(low - first, high - low)
                     pieces.append(self._column.rows(array, low))
-        except (self._arrow.ArrowException, OSError) as error:
+        except (self._arrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise damaged(self.path, "Arrow", error) from error
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 

@@ -64,6 +64,7 @@ class Column:
         """The lists of an Arrow array as (rows, d), without a copy; ``start`` is the index of the first of them."""
         dim = self.dim
         assert dim is not None
+        array.validate()  # that offsets and lengths lie within what is stored
         if array.null_count:
             raise ValueError(self._null(start + _first(array.is_null())))
         if hasattr(array, "offsets"):

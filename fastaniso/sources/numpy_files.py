@@ -18,7 +18,8 @@ def open_numpy(path: Path) -> MappedRows:
         raise CorruptFileError(f"{path}: the file is empty")
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError, SyntaxError) as error:
+    except Exception as error:
+        # A damaged header can make its parser raise anything.
         if "pickle" in str(error) or "Python objects" in str(error):
             raise CorruptFileError(
                 f"{path}: holds Python objects, which only running code from the file could load: refused; "

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fastaniso.sources.columns import Column, damaged, import_arrow
+from fastaniso.sources.errors import CorruptFileError
 from fastaniso.sources.source import Source, file_fingerprint
 
 BATCH_BYTES = 4 << 20
@@ -38,7 +39,7 @@ class ParquetRows(Source):
             self._starts = list(accumulate(groups, initial=0))
             first = next(self._batches(file, 0, 1), None) if self._column.dim is None else None
             self.dim = self._column.dim_of(first)
-        except (self._arrow.ArrowException, OSError) as error:
+        except (self._arrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise damaged(path, "Parquet", error) from error
         self.name = self._column.place
         self.count = self._starts[-1]
@@ -67,7 +68,7 @@ class ParquetRows(Source):
                     piece = array.slice(start + filled - at, len(block) - filled)
                     block[filled : filled + len(piece)] = self._column.rows(piece, start + filled)
                     filled += len(piece)
-            except (self._arrow.ArrowException, OSError) as error:
+            except (self._arrow.ArrowException, OSError, UnicodeDecodeError) as error:
                 raise damaged(self.path, "Parquet", error) from error
         return block
 
@@ -77,11 +78,17 @@ class ParquetRows(Source):
         if row < self._at or self._held is None or self._starts[group] > self._at + len(self._held):
             size = max(BATCH_BYTES // (self.dim * self.dtype.itemsize), 1)
             self._stream = self._batches(self._open(), group, size)
-            self._held, self._at = next(self._stream), self._starts[group]
+            self._held, self._at = self._next(), self._starts[group]
         while row >= self._at + len(self._held):
             self._at += len(self._held)
-            self._held = next(self._stream)
+            self._held = self._next()
         return self._held, self._at
+
+    def _next(self) -> Any:
+        batch = next(self._stream, None)
+        if batch is None:
+            raise CorruptFileError(f"{self.path}: holds fewer rows than the {self.count} it says")
+        return batch
 
     def _open(self) -> Any:
         from pyarrow.parquet import ParquetFile

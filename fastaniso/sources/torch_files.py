@@ -22,6 +22,9 @@ from fastaniso.sources.errors import CorruptFileError
 from fastaniso.sources.mapped import MappedRows
 from fastaniso.sources.source import choose, float_dtype
 
+_HEADER = struct.Struct("<26sHH")
+"""Of a record in a zip archive: what is of no use here, and the lengths of its name and of its extra field."""
+
 _STORAGES = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -98,9 +101,12 @@ def _read(path: Path) -> tuple[Any, dict[str, zipfile.ZipInfo]]:
 def _begin(path: Path, record: zipfile.ZipInfo) -> int:
     """The byte where a record's content begins: after its header and two fields whose lengths the header gives."""
     with path.open("rb") as file:
-        file.seek(record.header_offset + 26)
-        name, extra = struct.unpack("<HH", file.read(4))
-    return record.header_offset + 30 + int(name) + int(extra)
+        file.seek(record.header_offset)
+        header = file.read(_HEADER.size)
+    if len(header) < _HEADER.size or not header.startswith(b"PK\3\4"):
+        raise CorruptFileError(f"{path}: the record {record.filename} is not where the archive says")
+    _, name, extra = _HEADER.unpack(header)
+    return record.header_offset + _HEADER.size + int(name) + int(extra)
 
 
 class _Unpickler(pickle.Unpickler):
