@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import cache
+from math import isqrt
 
 import torch
 
@@ -12,7 +13,8 @@ from fastaniso.ops import dispatch as ops
 from fastaniso.rows import Rows
 
 _LONG_ENOUGH = 5e-3
-_MOST_ROWS = {"cpu": 4096, "triton": 32_768, "reference": 512}
+_PRODUCTS = 2 * 10**8  # a millisecond or more on two cores: below, starting threads is most of it
+_LEAST_ROWS, _MOST_ROWS = 256, {"cpu": 4096, "triton": 32_768, "reference": 512}
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,10 @@ class Calibration:
 def _products_a_second(
     op: str, dim: int, dtype: torch.dtype, backend: str, device: torch.device, threads: int
 ) -> float:
-    count = 256
+    count = min(max(isqrt(2 * _PRODUCTS // dim), _LEAST_ROWS), _MOST_ROWS[backend])
     seconds = _time(op, _rows(count, dim, dtype, device), backend)
     while seconds < _LONG_ENOUGH and count < _MOST_ROWS[backend]:
-        count *= 2
+        count = min(2 * count, _MOST_ROWS[backend])
         seconds = _time(op, _rows(count, dim, dtype, device), backend)
     return count * (count - 1) / 2 * dim / seconds
 

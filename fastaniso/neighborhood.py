@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastaniso._version import __version__
+from fastaniso.pair_plan import neighbor_tile_bytes
 from fastaniso.plan import plan
 from fastaniso.progress import Report
 from fastaniso.result import Hubness, LevinaBickel, NearestNeighbors, TwoNN
@@ -52,7 +53,8 @@ def nearest_neighbors(
         mask: Bool ``[...]``, True keeps a row; ``other_mask`` the same for ``other``.
         other_mask: See ``mask``.
         memory_limit: ``MemoryError`` before the run if it takes more beside the input (bytes, or such as "2 GB").
-        progress: True for a bar on stderr, or a function that is given a ``Progress`` after each tile.
+        progress: True for a bar on stderr, or a function that is given a ``Progress`` after each tile; more than a
+            tile takes some memory and time to merge.
         backend: "auto", "triton", "cpu" or "reference".
         invalid: "raise" refuses rows that are zero or hold NaN or Inf, before the run; "omit" leaves them out.
 
@@ -258,11 +260,21 @@ def _find(
             backend=sets.backend,
             device=values.device,
         )
+        if sets.backend == "cpu" and progress:
+            beside += neighbor_tile_bytes(
+                rows.count, sets.others_n, rows.dim, k, dtype=values.dtype, backend=sets.backend
+            )
         replace(planned, working_bytes=planned.working_bytes + beside).check(memory_limit)
-    size = rows_in_block(rows.dim, values.dtype, sets.backend, neighbors=True)
-    blocks, other_blocks = blocks_of(rows, size), None if others is None else blocks_of(others, size)
+    # The CPU's kernel takes any number of rows in its stride. Tiles find the same, and tell how far they are; but what
+    # each of them finds has to be merged.
+    whole = sets.backend == "cpu" and not progress
+    size = max(rows.count, 1) if whole else rows_in_block(rows.dim, values.dtype, sets.backend, neighbors=True)
+    other_size = size if others is None or not whole else max(others.count, 1)
+    blocks, other_blocks = blocks_of(rows, size), None if others is None else blocks_of(others, other_size)
     dtype = torch.float64 if values.dtype == torch.float64 else torch.float32
-    empty = Neighbors.empty(rows.dim, k, 0, rows.count, values.device, dtype=dtype)
+    # What one tile finds is the result: no lists are needed to merge it with.
+    count = rows.count if len(blocks) > 1 or len(other_blocks or blocks) > 1 else 0
+    empty = Neighbors.empty(rows.dim, k, 0, count, values.device, dtype=dtype)
     states = visit_neighbors(empty, blocks, other_blocks, backend=sets.backend, in_place=True)
     # Of one set, each of a pair's rows is a candidate of the other.
     return run(states, empty, sets.visited * (2 if others is None else 1), progress)

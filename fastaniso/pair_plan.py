@@ -10,7 +10,7 @@ from fastaniso.sampling.design import design
 from fastaniso.tiles import rows_in_block
 
 _PANEL = 48  # rows packed side by side at most, as in csrc/isa/product.inl
-_SHARED, _OWN = 12 * 2**20, 720 * 2**10  # as in csrc/pair_blocks.cpp
+_SHARED, _OWN = (12 * 2**20, 4080), (720 * 2**10, 960)  # bytes and rows at most, as in csrc/pair_blocks.cpp
 _HUGE_PAGE = 2 * 2**20
 _GPU_BYTES = 200 * 10**6
 
@@ -61,11 +61,17 @@ def neighbor_work(
     """Of ``nearest_neighbors``: a product of a pair of one set serves both rows."""
     products = (n * (n - 1) // 2 if others is None else n * others) * dim
     entry = k * (16 if dtype == torch.float64 else 12)
-    block = rows_in_block(dim, dtype, backend, neighbors=True)
-    # A tile's lists, and what merges them a few rows at a time; one tile alone is the result.
-    tiles = 0 if n <= block and (others or 0) <= block else 2 * min(n, block) * entry + 2**23
+    tiles = 0 if backend == "cpu" else neighbor_tile_bytes(n, others, dim, k, dtype=dtype, backend=backend)
     working = max(kernel_bytes, _tile_bytes(n, others, dim, dtype, backend) + tiles)
     return PairWork(products, n * entry, working, True)
+
+
+def neighbor_tile_bytes(n: int, others: int | None, dim: int, k: int, *, dtype: torch.dtype, backend: str) -> int:
+    """Of a search tile by tile: a tile's lists, and what merges them a few rows at a time; one tile is the result."""
+    block = rows_in_block(dim, dtype, backend, neighbors=True)
+    if n <= block and (others or 0) <= block:
+        return 0
+    return 2 * min(n, block) * k * (16 if dtype == torch.float64 else 12) + 2**23
 
 
 def _tile_bytes(n: int, others: int | None, dim: int, dtype: torch.dtype, backend: str) -> int:
@@ -78,10 +84,11 @@ def _tile_bytes(n: int, others: int | None, dim: int, dtype: torch.dtype, backen
         return 8 * (12 * side * min(others or n, block) + 8 * side * dim)
     row = dim * (8 if dtype == torch.float64 else 4)
 
-    def packed(limit: int, rows: int) -> int:
-        held = max(min(limit, (rows + _PANEL) * row), _PANEL * row)
+    def packed(limits: tuple[int, int], rows: int, times: int = 1) -> int:
+        most, most_rows = limits
+        held = times * max(min(most, (min(rows, most_rows) + _PANEL) * row), _PANEL * row)
         return held if held < _HUGE_PAGE else held + _HUGE_PAGE
 
     threads = torch.get_num_threads()
-    own = packed(threads * _OWN, threads * min(n, block) // 16)
+    own = packed(_OWN, min(n, block) // 16, threads)
     return packed(_SHARED, min(others or n, block)) + own + threads * 2**18 + 2**18

@@ -127,32 +127,10 @@ def visit_neighbors(
     skips covered tiles, as ``visit_pairs`` does. ``in_place`` writes into the tensors of ``state`` and never holds a
     second copy of them: what was yielded before is then void, and after an interruption the last state may be, too.
     """
-    parts: Sequence[Neighbors]
     for tile in _tiles(state, blocks, others, source, other_source):
-        if others is None and tile.others is not None:
-            parts = ops.mutual_neighbors(
-                tile.rows,
-                tile.others,
-                k=state.k,
-                backend=backend,
-                start=tile.start,
-                other_start=tile.other_start,
-                source=source,
-                other_source=source,
-            )
-        else:
-            part = ops.neighbors(
-                tile.rows,
-                tile.others,
-                k=state.k,
-                backend=backend,
-                start=tile.start,
-                other_start=tile.other_start,
-                source=source,
-                other_source=other_source,
-            )
-            parts = (part,)
-        state = _write(state, parts, in_place)
+        theirs = source if others is None else other_source
+        # What a tile found is not held while the next one is visited.
+        state = _write(state, _find(tile, state.k, backend, source, theirs, mutual=others is None), in_place)
         yield state
 
 
@@ -195,10 +173,39 @@ def _is_covered(state: State, block: Block, other: Block, source: str | None, ot
     )
 
 
+def _find(
+    tile: _Tile, k: int, backend: str, source: str | None, other_source: str | None, *, mutual: bool
+) -> Sequence[Neighbors]:
+    """The neighbours of a tile's rows, and of its others if each is a candidate of the other."""
+    if tile.others is None or not mutual:
+        found = ops.neighbors(
+            tile.rows,
+            tile.others,
+            k=k,
+            backend=backend,
+            start=tile.start,
+            other_start=tile.other_start,
+            source=source,
+            other_source=other_source,
+        )
+        return (found,)
+    return ops.mutual_neighbors(
+        tile.rows,
+        tile.others,
+        k=k,
+        backend=backend,
+        start=tile.start,
+        other_start=tile.other_start,
+        source=source,
+        other_source=other_source,
+    )
+
+
 def _write(state: Neighbors, parts: Sequence[Neighbors], in_place: bool) -> Neighbors:
     """``state`` merged with parts that hold some of its rows: only those rows are looked at."""
     (part, *more) = parts
-    if not state.provenance and not more and (part.start, part.stop) == (state.start, state.stop):
+    # Of no row, or of rows that have met no candidate: the part is all there is.
+    if not state.provenance and not more and (state.start, state.stop) in ((part.start, part.stop), (0, 0)):
         return part
     first, cosines, indices = state.start, state.cosines, state.indices
     if not in_place:

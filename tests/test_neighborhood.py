@@ -279,7 +279,7 @@ def test_hubness_of_candidates_that_count(backend: str) -> None:
 
 def test_memory_limit() -> None:
     for name in FUNCTIONS:
-        with pytest.raises(MemoryError, match="memory_limit: 1 kB given, .* fewer bins or neighbours"):
+        with pytest.raises(MemoryError, match=r"memory_limit: 1 kB given, .* fewer bins or neighbours"):
             call(name, X, memory_limit="1 kB")
         call(name, X, memory_limit="30 MB")
 

@@ -31,6 +31,56 @@ def test_plan() -> None:
     assert fastaniso.plan(10**6, 768, backend="reference").peak_bytes > 10**6 * 768 * 8
 
 
+def test_plans_of_all_pairs() -> None:
+    pairs = fastaniso.plan(10**6, 768, pairs=True)
+    assert pairs.operations == 2 * 768 * (10**6 * (10**6 - 1) // 2)
+    assert pairs.exact
+    between = fastaniso.plan(1000, 768, pairs=True, other=500)
+    assert between.operations == 2 * 768 * 500_000
+    assert between.bytes_read == 1500 * 768 * 4
+    assert fastaniso.plan(1000, 768, pairs=True, bins=8192).state_bytes > between.state_bytes
+    for n in (10**4, 10**6, 10**8):
+        for dim in (8, 768, 4096):
+            for dtype in (torch.float32, torch.float64, torch.float16):
+                bound = 24 * 10**6 + torch.get_num_threads() * 10**6
+                assert fastaniso.plan(n, dim, pairs=True, dtype=dtype).peak_bytes <= bound
+                neighbors = fastaniso.plan(n, dim, neighbors=10, dtype=dtype)
+                result = n * 10 * (16 if dtype == torch.float64 else 12)
+                assert neighbors.state_bytes == result
+                assert neighbors.peak_bytes <= bound + result
+    assert fastaniso.plan(10**4, 768, pairs=True, backend="reference").peak_bytes > 10**4 * 768 * 8
+
+
+def test_plans_of_samples() -> None:
+    everything = fastaniso.plan(10**5, 768, pairs=True)
+    few = fastaniso.plan(10**5, 768, pairs=True, sample=10**6)
+    assert few.exact is False
+    assert few.operations < everything.operations / 100
+    most = fastaniso.plan(10**5, 768, pairs=True, sample=0.01)
+    assert most.exact is None
+    assert most.operations == everything.operations
+    assert fastaniso.plan(100, 768, pairs=True, sample=10**6).exact
+    with pytest.raises(ValueError, match="sample: expected a number of pairs"):
+        fastaniso.plan(100, 768, pairs=True, sample=-1)
+
+
+def test_expected_times_are_measured() -> None:
+    pytest.importorskip("fastaniso._cpu")
+    for options in ({"pairs": True}, {"neighbors": 5}):
+        small, large = (fastaniso.plan(n, 64, **options).seconds() for n in (10**4, 10**6))
+        assert 1e-3 < small < 60
+        assert large == pytest.approx(small * 10**4, rel=1e-3)
+    assert fastaniso.plan(10**6, 64, pairs=True, sample=10**6).seconds() < large / 100
+    with pytest.raises(ValueError, match="seconds: only calls with pairs=True or neighbors=k are timed"):
+        fastaniso.plan(10, 4).seconds()
+
+
+def test_one_call_is_planned_at_a_time() -> None:
+    for options in ({"gram": True}, {"groups": 3}, {"neighbors": 3}):
+        with pytest.raises(ValueError, match="plan: one call at a time"):
+            fastaniso.plan(10, 4, pairs=True, **options)
+
+
 @pytest.mark.parametrize(
     ("text", "count"),
     [("2 GB", 2 * 10**9), ("1.5kB", 1500), ("3MiB", 3 * 2**20), ("7", 7), (12, 12), ("0.5 g", 5 * 10**8)],
@@ -75,6 +125,20 @@ for dtype in (torch.float32, torch.float64):
         (fastaniso.cosine_std, plan(n, d, gram="unit", dtype=dtype)),
         (fastaniso.describe, plan(n, d, gram=True, dtype=dtype)),
         (accumulate, plan(n // 3, d, gram=True, dtype=dtype, accumulate=True)),
+    ):
+        call(small)
+        print(peak(lambda: call(x)), planned.peak_bytes)
+
+n, d = 12000, 96
+for dtype in (torch.float32, torch.float64):
+    x = torch.randn(n, d).to(dtype)
+    small = x[:400]
+    fastaniso.pairs(x[:9000], sample=10**5)  # what is loaded for the first sample
+    for call, planned in (
+        (fastaniso.pairs, plan(n, d, pairs=True, dtype=dtype)),
+        (lambda x: fastaniso.pairs(x, x[::2]), plan(n, d, pairs=True, other=n // 2, dtype=dtype)),
+        (lambda x: fastaniso.pairs(x, sample=10**6), plan(n, d, pairs=True, sample=10**6, dtype=dtype)),
+        (lambda x: fastaniso.nearest_neighbors(x, 20), plan(n, d, neighbors=20, dtype=dtype)),
     ):
         call(small)
         print(peak(lambda: call(x)), planned.peak_bytes)

@@ -172,7 +172,7 @@ class TileSampler:
                 continue
             in_bin = histogram[mine].astype(np.float64)
             total.sums += sums[mine].sum(0)
-            total.products += sums[mine].T @ sums[mine]
+            total.products += np.einsum("tk,tl->kl", sums[mine], sums[mine])  # no BLAS, whose threads take memory
             total.histogram += histogram[mine].sum(0).astype(np.int64)
             total.squares += np.stack([np.square(counted).sum(0) for counted in (in_bin, in_bin.cumsum(1))])
             total.drawn += int(mine.sum())
