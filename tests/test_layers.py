@@ -29,7 +29,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pairwise": {"state", "statistics", "result", "plan", "tiles", "sets", "sampling", "progress"},
     "grouped": {"rows", "state", "statistics", "result", "tiles", "sets", "progress", "pairwise"},
     "neighborhood": {
-        *{"_version", "rows", "state", "statistics", "result", "plan", "tiles", "sets", "progress"},
+        *{"_version", "rows", "state", "statistics", "result", "plan", "pair_plan", "tiles", "sets"},
+        "progress",
     },
     "accumulator": {"rows", "state", "ops", "statistics", "result", "plan"},
     "functional": {"rows", "state", "ops", "statistics", "result", "plan", "accumulator", "sets"},
