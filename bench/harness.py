@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import datetime
 import time
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -139,13 +139,14 @@ def interleave(
     seconds: float = 10.0,
     rounds: tuple[int, int] = (5, 40),
     settle: float = 0.1,
+    seldom: Collection[Key] = (),
 ) -> dict[Key, Timing]:
     """Time all calls in one run, in turns, so that a busy moment of the machine hits all of them.
 
     A round gives each call a turn: ``before(key)`` (such as setting the threads), a pause in which threads of the last
     turn stop spinning (OpenBLAS's go on for tens of milliseconds), one call that is not timed if it is short, and some
     that are: more of a short one than of a long one. There are as many rounds as ``seconds`` allow between the two of
-    ``rounds``.
+    ``rounds``; the calls of ``seldom`` take their turn in every third.
     """
     once: dict[Key, float] = {}
     for key, call in calls.items():
@@ -154,10 +155,14 @@ def interleave(
         if once[key] < LONG:
             once[key] = _seconds(call)
     repeats = {key: max(1, min(5, int(0.1 / max(once[key], 1e-9)))) for key in calls}
-    turn = sum(settle + once[key] * (repeats[key] + (repeats[key] > 1)) for key in calls)
+    turn = sum(
+        (settle + once[key] * (repeats[key] + (repeats[key] > 1))) / (3 if key in seldom else 1) for key in calls
+    )
     taken: dict[Key, list[float]] = {key: [] for key in calls}
-    for _ in range(max(rounds[0], min(rounds[1], int(seconds / turn)))):
+    for place in range(max(rounds[0], min(rounds[1], int(seconds / turn)))):
         for key, call in calls.items():
+            if key in seldom and place % 3:
+                continue
             before(key)
             time.sleep(settle)
             if repeats[key] > 1:

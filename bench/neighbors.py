@@ -28,13 +28,13 @@ DIMENSION = Visit("two_nn", TWO_NN, inputs.exact_two_nn, lambda given, exact: ab
 
 def run(options: Options) -> list[Row]:
     """All sizes and dtypes, memory at two, and ``two_nn``."""
+    sizes = QUICK if options.quick else SIZES[:1] if options.only_ours else SIZES
     out: list[Row] = []
-    for size in QUICK if options.quick else SIZES:
-        if options.quick or size[:2] == MAIN or not options.only_ours:
-            out += compare(VISIT, size, options, memory=size in (QUICK[0], SIZES[0]))
+    for size in sizes:
+        out += compare(VISIT, size, options, memory=size == sizes[0], fewest=4 if size[:2] == LARGE else 7)
     if options.quick:
         return out + compare(DIMENSION, QUICK[0], options)
     if not options.only_ours:
         out += memory_of(VISIT, (*MEMORY, "float32"), options)
-        out += compare(DIMENSION, (*LARGE, "float32"), options, fewest=2)
+        out += compare(DIMENSION, (*LARGE, "float32"), options, fewest=4)
     return out

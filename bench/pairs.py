@@ -22,6 +22,8 @@ SIZES = (
     (*MAIN, "float16"),
     *((*size, "float32") for size in (LARGE, *NARROW, FEW, FEWER, WIDE)),
 )
+LONG = (LARGE, FEWER)
+"""Sizes with calls of seconds, timed in fewer rounds."""
 QUICK = ((500, 64, "float32"), (500, 64, "bfloat16"))
 EVERYTHING = f"{OURS}_everything"
 SLOW_TO_COMPILE = "keops_one_hot"
@@ -35,8 +37,6 @@ def run(options: Options) -> list[Row]:
         few = [c for c in PAIRS if c.name != SLOW_TO_COMPILE]
         return [row for size in QUICK for row in compare(VISIT, size, options, contenders=few, memory=True)]
     out: list[Row] = []
-    for size in SIZES:
-        if size[:2] == MAIN or not options.only_ours:
-            main = size == (*MAIN, "float32")
-            out += compare(VISIT, size, options, memory=main, fewest=3 if main or size[:2] in (LARGE, FEWER) else 5)
+    for size in SIZES[:1] if options.only_ours else SIZES:
+        out += compare(VISIT, size, options, memory=size == SIZES[0], fewest=4 if size[:2] in LONG else 7)
     return out if options.only_ours else out + memory_of(VISIT, (*MEMORY, "float32"), options)

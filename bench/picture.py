@@ -63,10 +63,9 @@ def _name_sizes(axes: Axes, sizes: Sequence[int]) -> None:
 
 def _summary(rows: Sequence[Row]) -> str:
     last = max((row for row in rows if row.contender == OURS), key=lambda row: row.n)
-    pairs = last.n * (last.n - 1) / 2
     memory = "" if last.peak_mib is None else f" and {last.peak_mib:.0f} MiB"
-    took = f"fastaniso: {pairs:.2g} pairs in {(last.p50_ms or 0) / 1e3:.1f} s{memory}"
-    return f"{last.machine}, {last.threads} threads, {last.isa}; {took.replace('e+', ' × 10^')}"
+    took = f"{last.n * (last.n - 1) // 2:,} pairs in {(last.p50_ms or 0) / 1e3:.3g} s{memory}"
+    return f"{last.machine}, {last.threads} threads, {last.isa}; fastaniso: {took}"
 
 
 def newest(rows: Sequence[Row]) -> list[Row]:

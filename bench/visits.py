@@ -44,11 +44,11 @@ def compare(
     *,
     contenders: Sequence[Contender] | None = None,
     memory: bool = False,
-    fewest: int = 5,
+    fewest: int = 7,
 ) -> list[Row]:
     """Contenders and general products in turns; ``share_of_limit`` is of half the fastest product's time for n² d.
 
-    fastaniso and the products with each number of threads, the others with the most.
+    fastaniso and the products with each number of threads, the others with the most and in every third round.
     """
     n, d, dtype = size
     chosen = visit.of(n, options) if contenders is None else contenders
@@ -70,6 +70,7 @@ def compare(
         before=lambda key: use_threads(key[1]),
         seconds=10,
         rounds=options.rounds(fewest=fewest, most=15),
+        seldom={key for key in calls if key[0] not in products and not key[0].startswith(OURS)},
         settle=0 if options.quick else 0.1,
     )
     use_threads(options.most_threads)

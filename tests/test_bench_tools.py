@@ -54,6 +54,14 @@ def test_interleaved_calls_take_turns() -> None:
     assert turns == list("ab") * 4  # the warm-up and three rounds
 
 
+def test_calls_that_are_timed_seldom_miss_two_turns_of_three() -> None:
+    order: list[str] = []
+    calls = {name: lambda name=name: order.append(name) for name in "ab"}
+    harness.interleave(calls, rounds=(4, 4), settle=0, seldom={"b"})
+    turns = [name for i, name in enumerate(order) if i == 0 or order[i - 1] != name]
+    assert turns == list("abab") + list("ab")  # the warm-up, the first round, three of a's in a row, the fourth
+
+
 def test_rows_are_appended_and_read_back(tmp_path: Path) -> None:
     first = Row(
         "moments", OURS, "cpu", "avx2", 10, 3, "float32", 1, p50_ms=1.5, error=1e-12, machine="Some CPU, 2 cores"

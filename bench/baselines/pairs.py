@@ -176,7 +176,6 @@ def _numpy_counts(cosines: Any) -> Any:
 PAIRS = (
     Contender(OURS, histogram, "fastaniso"),
     Contender("fastaniso_everything", everything, "fastaniso"),
-    Contender("torch_tiles_256", functools.partial(torch_tiles, block=256), "torch", most_rows=10_000),
     Contender("torch_tiles_512", functools.partial(torch_tiles, block=512), "torch", most_rows=10_000),
     Contender("torch_tiles_1024", functools.partial(torch_tiles, block=1024), "torch", most_rows=10_000),
     Contender("torch_tiles_bincount", functools.partial(torch_tiles_bincount, block=512), "torch", most_rows=10_000),
