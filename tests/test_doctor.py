@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,15 +14,6 @@ from fastaniso.ops import cpu
 from fastaniso.ops import dispatch as ops
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """The proofs are thousands of tiny sums: on a busy machine threads would wait for each other most of the time."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def test_every_instruction_set_is_proven() -> None:
     diagnosis = doctor.diagnose()
     proven = [check for check in diagnosis.checks if check.backend == "cpu"]
@@ -31,6 +22,7 @@ def test_every_instruction_set_is_proven() -> None:
     assert diagnosis.usable
     assert not diagnosis.failed
     assert cpu.isa() in diagnosis.machine["instruction set"]
+    assert diagnosis.machine["threads"] == torch.get_num_threads()
 
 
 def test_unavailable_says_why() -> None:

@@ -121,6 +121,15 @@ def test_a_second_interruption_while_saving_keeps_what_was_saved_before(
     check_same(fastaniso.measure(stored, resume=tmp_path, **OPTIONS), whole)
 
 
+def test_states_of_other_results_in_the_folder_are_not_gone_on_from(
+    stored: Path, whole: MeasureResult, tmp_path: Path
+) -> None:
+    fastaniso.measure(store(tmp_path / "other", "npy", -2 * ROWS[:100]), **OPTIONS).save(tmp_path / "out")
+    with pytest.raises(MeasureInterrupted):
+        fastaniso.measure(stored, resume=tmp_path / "out", progress=Stop(2, KeyboardInterrupt()), **OPTIONS)
+    check_same(fastaniso.measure(stored, resume=tmp_path / "out", **OPTIONS), whole)
+
+
 def test_a_finished_run_is_read_back(stored: Path, whole: MeasureResult, tmp_path: Path) -> None:
     fastaniso.measure(stored, resume=tmp_path / "run", **OPTIONS)
     told: list[Progress] = []

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -73,7 +74,20 @@ class Diagnosis:
 
 def diagnose() -> Diagnosis:
     """Look at the machine and prove every backend that can run on it."""
-    return Diagnosis(describe_machine(), (*_prove_cpu(), *_prove_triton(), _prove_reference()))
+    machine = describe_machine()
+    with _one_thread():
+        return Diagnosis(machine, (*_prove_cpu(), *_prove_triton(), _prove_reference()))
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """So small a case is one thread's work to the kernels anyway; more would wait for each other on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _prove_cpu() -> Iterable[Check]:

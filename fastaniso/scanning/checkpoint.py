@@ -23,6 +23,8 @@ SECONDS = 3.0
 SHARE = 0.05
 """Of the time that saving may take: large states are saved more rarely."""
 
+STATES = ("vectors", "pairs", "neighbors")
+
 _RUN = "run.json"
 
 S = TypeVar("S", bound=State)
@@ -86,12 +88,13 @@ class Checkpoint:
         if self.folder is not None and time.monotonic() - self._saved_at > self._pause:
             self.save(self.folder)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | os.PathLike[str]) -> None:
         """Write everything that is not in ``folder`` yet, each file by atomic rename."""
         began = time.monotonic()
+        folder = Path(folder)
         (folder / "states").mkdir(parents=True, exist_ok=True)
         if not (folder / _RUN).is_file():
-            self._write_run(folder)
+            self._begin(folder)
         for name in sorted(self._unsaved if folder == self.folder else self._states):
             save_state(self._states[name], state_path(folder, name))
         if folder == self.folder:
@@ -113,7 +116,10 @@ class Checkpoint:
                 raise
             raise MeasureInterrupted(self) from error
 
-    def _write_run(self, folder: Path) -> None:
+    def _begin(self, folder: Path) -> None:
+        for name in STATES:
+            # Of other results in this folder: nobody must go on from them.
+            state_path(folder, name).unlink(missing_ok=True)
         content = {"kind": "measurement", "format": FORMAT_VERSION, "names": self.names, **self._identity}
         temporary = folder / f".{_RUN}.{os.getpid()}"
         temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,97 @@
+"""How a command ends: with its result, or with one line on stderr and an exit code that scripts can rely on."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+from fastaniso.cli.machine import DeviceMissingError
+
+if TYPE_CHECKING:
+    from fastaniso.progress import Progress, Report
+    from fastaniso.scanning import Checkpoint, MeasureResult, ScanResult
+
+FAILED, MISSING, INTERRUPTED = 1, 3, 130
+
+
+@contextmanager
+def reported(debug: bool) -> Iterator[list[Progress]]:
+    """One line on stderr and a stable exit code for whatever ends the body early; it keeps the last progress told."""
+    last: list[Progress] = []
+    try:
+        yield last
+    except KeyboardInterrupt as stop:
+        _end(_interrupted(getattr(stop, "checkpoint", None), last), INTERRUPTED)
+    except (typer.Exit, typer.BadParameter):
+        raise
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        _end(_one_line(error), MISSING if _is_missing(error) else FAILED)
+
+
+@contextmanager
+def progress(quiet: bool, last: list[Progress]) -> Iterator[Report]:
+    """A bar; it is gone before anything else is printed."""
+    from fastaniso.progress import bar
+
+    with nullcontext() if quiet else bar() as show:
+
+        def report(told: Progress) -> None:
+            last[:] = [told]
+            if show is not None:
+                show(told)
+
+        yield report
+
+
+def _interrupted(checkpoint: Checkpoint | None, last: list[Progress]) -> str:
+    """What an interruption leaves, and of a measurement the command that goes on: what is done is kept."""
+    if checkpoint is None:
+        done = f"after {last[0].done:,} {last[0].unit}" if last else "before the first step"
+        return f"interrupted {done}; nothing was written"
+    arguments = sys.argv[1:]
+    if checkpoint.folder is None:
+        arguments = [*arguments, "--out", str(checkpoint.default_folder)]
+    folder = checkpoint.folder or checkpoint.default_folder
+    try:
+        checkpoint.save(folder)
+    except KeyboardInterrupt:
+        return f"interrupted while writing: what is under {folder} may lack the last steps"
+    return f"interrupted; what is done is kept under {folder}; go on with: {shlex.join(['fastaniso', *arguments])}"
+
+
+def deliver(result: ScanResult | MeasureResult, out: Path | None, json: bool) -> None:
+    """Write the result where it is wanted, and print it."""
+    if out is not None:
+        try:
+            written = result.save(out)
+        except KeyboardInterrupt:
+            _end(f"interrupted while writing: what is under {out} is not complete", INTERRUPTED)
+        pictures = sum(path.suffix == ".png" for path in written)
+        without = "" if pictures else "; no plots: matplotlib is not installed (pip install 'fastaniso[plot]')"
+        print(f"wrote {len(written)} files under {out}{without}", file=sys.stderr)
+    print(result.to_json(indent=2) if json else result)
+
+
+def _is_missing(error: BaseException) -> bool:
+    from fastaniso.models import ModelNotFoundError
+
+    return isinstance(error, ModelNotFoundError | ModuleNotFoundError | DeviceMissingError)
+
+
+def _one_line(error: BaseException) -> str:
+    first = " ".join(str(error).split()) or type(error).__name__
+    return f"{first[:600]} (--debug shows where)" if len(first) < 3 or isinstance(error, KeyError) else first[:600]
+
+
+def _end(line: str, code: int) -> NoReturn:
+    print(f"fastaniso: {line}", file=sys.stderr)
+    raise typer.Exit(code)
