@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from fastaniso.ops import dispatch as ops
 from fastaniso.progress import Meter, Report, reporter
 from fastaniso.result import Dropped
 from fastaniso.rows import Rows, as_groups, as_rows, as_tensor
-from fastaniso.state import Neighbors, Pairs
+from fastaniso.state import Moments, Neighbors, Pairs
 from fastaniso.statistics import cosine
 from fastaniso.statistics.host import check_invalid_option, dropped_rows, to_host
 from fastaniso.tiles import Block, blocks_of, rows_in_block
@@ -25,8 +26,7 @@ _State = TypeVar("_State", Pairs, Neighbors)
 class Sets:
     """Rows and the others they are paired with (None: each other), and what a linear pass found out about both.
 
-    ``n`` and ``others_n`` are rows kept, ``mean`` is the exact mean cosine (nan without a pair), ``backend`` the one
-    that runs.
+    ``n`` and ``others_n`` are rows kept, ``backend`` is the one that runs.
     """
 
     rows: Rows
@@ -35,13 +35,23 @@ class Sets:
     others_n: int | None
     dropped: Dropped
     dropped_others: Dropped | None
-    mean: float
     backend: str
+    moments: Moments
+    other_moments: Moments | None
 
     @property
     def pairs(self) -> int:
         """Pairs of kept rows: i < j of one set, or all of two."""
         return self.n * (self.n - 1) // 2 if self.others_n is None else self.n * self.others_n
+
+    @property
+    def mean(self) -> float:
+        """The exact mean cosine, from the linear pass; nan without a pair."""
+        if self.other_moments is None:
+            (value,) = to_host(cosine.mean(self.moments))
+            return float(value[0])
+        (total,) = to_host(cosine.sum_between(self.moments, self.other_moments))
+        return float(total[0]) / self.pairs if self.pairs else math.nan
 
     @property
     def visited(self) -> int:
@@ -83,20 +93,17 @@ def as_sets(hidden: Any, other: Any, mask: Any, other_mask: Any, *, backend: str
         if other_mask is not None:
             raise ValueError("other_mask: given without other; the mask of hidden is mask")
         moments = ops.moments(rows, backend=backend)
-        counts, mean = to_host(moments.counts, cosine.mean(moments))
+        (counts,) = to_host(moments.counts)
         dropped = dropped_rows(counts, invalid)
-        return Sets(rows, None, int(counts[0]), None, dropped, None, float(mean[0]), _resolved(rows, backend))
+        return Sets(rows, None, int(counts[0]), None, dropped, None, _resolved(rows, backend), moments, None)
     others = as_rows(other, other_mask, name="other")
     _check_same_space(rows, others)
     moments, other_moments = (ops.moments(each, backend=backend) for each in (rows, others))
-    counts, other_counts, total = to_host(
-        moments.counts, other_moments.counts, cosine.sum_between(moments, other_moments)
-    )
+    counts, other_counts = to_host(moments.counts, other_moments.counts)
     dropped = dropped_rows(counts, invalid)
     dropped_others = dropped_rows(other_counts, invalid, name="other")
     n, m = int(counts[0]), int(other_counts[0])
-    mean_between = float(total[0]) / (n * m) if n * m else float("nan")
-    return Sets(rows, others, n, m, dropped, dropped_others, mean_between, _resolved(rows, backend))
+    return Sets(rows, others, n, m, dropped, dropped_others, _resolved(rows, backend), moments, other_moments)
 
 
 def numbered(rows: Rows, hidden: Any, groups: Any) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from fastaniso import PairStatistics
 
 law = settings(max_examples=30, deadline=None)
 DTYPES = {"f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16}
-VALUES = ("mean", "std", "mean_abs", "uniformity")
+VALUES = ("mean", "mean_abs", "uniformity")
 
 
 @st.composite
@@ -32,6 +32,10 @@ def _agree(a: PairStatistics, b: PairStatistics, tolerance: float) -> None:
     assert a.pairs == b.pairs
     for name in VALUES:
         assert getattr(a, name) == pytest.approx(getattr(b, name), abs=tolerance), name
+    assert a.std is not None
+    assert b.std is not None
+    # A std near 0 is the root of what rounding leaves of a variance.
+    assert a.std**2 == pytest.approx(b.std**2, abs=4 * tolerance)
     q = [0, 0.1, 0.5, 0.9, 1]
     ours, theirs = a.quantile(q), b.quantile(q)
     # Both bounds hold one order statistic, but for what moved the cosines.
