@@ -64,7 +64,7 @@ format: $(VENV)/.ready  ## rewrite what lint would refuse
 	$(BIN)/clang-format -i $(CPP_FILES)
 
 bench: $(VENV)/.ready  ## the CPU benchmarks; rows appended to bench/results/
-	$(BIN)/python -m bench all --report docs/benchmarks.md
+	$(BIN)/python -m bench all --report docs/benchmarks.md --plot docs/images/pairs-scaling.png
 
 gpu:  ## on a GPU machine, with the packages it has: correctness, then benchmarks; rows to $$OUT or bench/results/
 	$(PYTHON) -m pip install --no-build-isolation --no-deps .
