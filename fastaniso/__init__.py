@@ -20,8 +20,16 @@ from fastaniso.functional import (
 from fastaniso.grouped import group_pairs
 from fastaniso.neighborhood import hubness, levina_bickel, nearest_neighbors, two_nn
 from fastaniso.pairwise import cosine_extrema, cosine_histogram, cosine_quantiles, pairs, uniformity
+from fastaniso.passes import (
+    alignment,
+    centered_mean_cosine,
+    cosine_to_mean,
+    partition_isotropy,
+    row_mean_cosines,
+)
 from fastaniso.plan import Plan, plan
 from fastaniso.result import (
+    CosineToMean,
     Description,
     DimensionContributions,
     Drift,
@@ -50,6 +58,7 @@ from fastaniso.statistics.host import InvalidRowsError
 __all__ = [
     "Accumulator",
     "CorruptStateError",
+    "CosineToMean",
     "Description",
     "DimensionContributions",
     "Drift",
@@ -70,11 +79,14 @@ __all__ = [
     "StateMismatchError",
     "TwoNN",
     "__version__",
+    "alignment",
     "backend_for",
+    "centered_mean_cosine",
     "cosine_extrema",
     "cosine_histogram",
     "cosine_quantiles",
     "cosine_std",
+    "cosine_to_mean",
     "describe",
     "dimension_contributions",
     "drift",
@@ -91,7 +103,9 @@ __all__ = [
     "norms",
     "pairs",
     "participation_ratio",
+    "partition_isotropy",
     "plan",
+    "row_mean_cosines",
     "save_state",
     "scan",
     "two_nn",

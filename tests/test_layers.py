@@ -32,6 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *{"_version", "rows", "state", "statistics", "result", "plan", "pair_plan", "tiles", "sets"},
         "progress",
     },
+    "passes": {"rows", "state", "ops", "statistics", "result", "plan"},
     "accumulator": {"rows", "state", "ops", "statistics", "result", "plan"},
     "functional": {"rows", "state", "ops", "statistics", "result", "plan", "accumulator", "sets"},
     "models": set(),

@@ -5,9 +5,11 @@ from fastaniso.result.description import Description, DimensionContributions, Dr
 from fastaniso.result.histogram import Axis, Histogram, Interval, Quantile, Share
 from fastaniso.result.neighbors import Hubness, LevinaBickel, NearestNeighbors, TwoNN
 from fastaniso.result.pairs import Extrema, Extreme, GroupPairs, Intervals, PairStatistics, Sample
+from fastaniso.result.second_pass import CosineToMean
 
 __all__ = [
     "Axis",
+    "CosineToMean",
     "Description",
     "DimensionContributions",
     "Drift",
