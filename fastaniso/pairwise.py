@@ -62,7 +62,8 @@ def pairs(
         uniformity_t: t of log E exp(2t(c − 1)), above 0 and up to 20 (Wang & Isola 2020 take 2).
         sample: None visits all pairs. A number of pairs, or a relative error of the mean at 95 % (below 1), visits
             tiles of the pair grid, drawn without replacement after the rows were put in random order, and gives
-            unbiased estimates with 95 % intervals. Where that would cost no less, all pairs are visited.
+            unbiased estimates with 95 % intervals. Where that would cost no less, all pairs are visited. (The mean and
+            std alone are exact, and take no pairs at all, in ``mean_cosine`` and ``cosine_std``.)
         seed: Of the sample.
         memory_limit: ``MemoryError`` before the run if it takes more beside the input (bytes, or such as "2 GB").
         progress: True for a bar on stderr, or a function that is given a ``Progress`` after each tile.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import math
 from dataclasses import replace
 
@@ -15,7 +17,9 @@ from torch import Tensor
 
 import fastaniso
 from fastaniso import grouped
+from fastaniso.ops import dispatch
 from fastaniso.progress import Progress
+from fastaniso.rows import as_rows
 
 X = torch.randn(120, 7, generator=torch.Generator().manual_seed(0)) + 0.4
 LABELS = torch.tensor([-7, 3, 10**12, 5])[torch.arange(120) % 11 % 4]
@@ -87,6 +91,23 @@ def test_one_group_and_groups_of_one_row() -> None:
     assert alone.within.min is not None
     assert (math.isnan(alone.within.min.value), *alone.within.min[1:]) == (True, -1, -1)
     assert "between groups" in str(alone)
+    content = json.loads(alone.to_json())
+    assert (content["groups"], content["between"]["pairs"], content["between"]["min"]) == (120, 120 * 119 // 2, None)
+
+
+def test_merging_many_states_is_merging_one_after_another() -> None:
+    asked = fastaniso.Pairs.empty(7, bins=64, uniformity_t=(2.0,), thresholds=(0.3,))
+    rows = as_rows(torch.cat((X, X[:40])))
+    parts = [
+        dispatch.pairs(part, bins=64, uniformity_t=(2.0,), thresholds=(0.3,), start=start)
+        for start, part in rows.blocks(23)
+    ]
+    together, one_by_one = grouped._merged([asked, *parts, asked]), functools.reduce(fastaniso.Pairs.merge, parts)
+    for name in ("counts", "histogram", "above", "extrema", "extrema_at"):
+        assert torch.equal(getattr(together, name), getattr(one_by_one, name)), name
+    torch.testing.assert_close(together.moments, one_by_one.moments, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(together.exponentials, one_by_one.exponentials)
+    assert together.provenance == one_by_one.provenance
 
 
 @settings(max_examples=25, deadline=None)

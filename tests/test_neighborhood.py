@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import fastaniso
-from fastaniso import InvalidRowsError
+from fastaniso import InvalidRowsError, tiles
 from fastaniso.progress import Progress
 from fastaniso.tiles import rows_in_block
 
@@ -122,6 +122,20 @@ def test_more_rows_than_a_block() -> None:
     whole, places = fastaniso.nearest_neighbors(x.double(), 3, backend="cpu")
     torch.testing.assert_close(cosines, whole, rtol=0, atol=1e-14)
     assert torch.equal(indices, places)
+
+
+def test_tiles_find_what_one_visit_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    # With progress the rows are searched tile by tile, here 1024 rows square.
+    monkeypatch.setattr(tiles, "_ROWS", 256)
+    x = torch.randn(2500, 5, generator=torch.Generator().manual_seed(7))
+    x[1500:1600] = x[:100]
+    for other in (None, x[300:1700] + 0.1):
+        calls: list[Progress] = []
+        cosines, indices = fastaniso.nearest_neighbors(x, 6, other, progress=calls.append)
+        assert len(calls) == 6
+        whole, places = fastaniso.nearest_neighbors(x, 6, other)
+        assert torch.equal(cosines, whole)
+        assert torch.equal(indices, places)
 
 
 OPTIONS: dict[str, tuple[str, dict[str, Any], str]] = {

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +22,8 @@ import fastaniso
 from fastaniso import InvalidRowsError, PairStatistics
 from fastaniso.ops import reference
 from fastaniso.progress import Progress
+from fastaniso.result import Dropped
+from fastaniso.statistics.pairs import pair_statistics
 
 X = torch.randn(60, 6, generator=torch.Generator().manual_seed(0)) + 0.3
 Y = torch.randn(35, 6, generator=torch.Generator().manual_seed(1)) - 0.1
@@ -278,6 +286,68 @@ def test_an_interruption_ends_the_run() -> None:
     with pytest.raises(KeyboardInterrupt):
         fastaniso.pairs(torch.randn(1100, 3), backend="reference", progress=interrupt)
     assert calls == 2
+
+
+@pytest.mark.parametrize("name", ["pairs", "nearest_neighbors", "a sample"])
+def test_ctrl_c_is_prompt(name: str) -> None:
+    pytest.importorskip("fastaniso._cpu")
+    x = torch.randn(150_000, 64)  # some seconds, in tiles of more than one
+    call: dict[str, Callable[[], object]] = {
+        "pairs": lambda: fastaniso.pairs(x),
+        "nearest_neighbors": lambda: fastaniso.nearest_neighbors(x, 10),
+        "a sample": lambda: fastaniso.pairs(x, sample=4 * 10**9),
+    }
+    sent = 0.0
+
+    def interrupt() -> None:
+        nonlocal sent
+        sent = time.perf_counter()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    timer = threading.Timer(0.3, interrupt)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            call[name]()
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGINT, before)
+    assert time.perf_counter() - sent < 1.5
+
+
+def test_threads_do_not_change_a_bit() -> None:
+    x = torch.randn(3000, 48)
+    threads, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            results.append(fastaniso.pairs(x))
+    finally:
+        torch.set_num_threads(threads)
+    assert results[0].to_dict() == results[1].to_dict()
+    assert np.array_equal(results[0].histogram.total, results[1].histogram.total)
+
+
+def test_more_pairs_than_fit_in_32_bits() -> None:
+    """A state as of a million rows, made without them: 4 in 5 pairs at 0.6, the others at −0.4."""
+    pairs = 10**6 * (10**6 - 1) // 2
+    high = pairs // 5 * 4
+    histogram = torch.zeros(2048, dtype=torch.int64)
+    histogram[1638], histogram[614] = high, pairs - high
+    state = replace(
+        fastaniso.Pairs.empty(8, bins=2048, thresholds=(0.0,)),
+        counts=torch.tensor([pairs, 0, 0, 0, 0]),
+        histogram=histogram,
+        above=torch.tensor([high]),
+        moments=torch.tensor([0.4 * pairs, 0.16 * pairs, -0.096 * pairs, 0.0832 * pairs, 0.56 * pairs]).double(),
+    )
+    result = pair_statistics(state, n=10**6, dropped=Dropped(0, 0, 0))
+    assert result.pairs == result.histogram.pairs == pairs
+    assert result.shares_above[0].value == high / pairs
+    assert result.quantile([0.1, 0.3]).value.tolist() == pytest.approx([-0.4, 0.6], abs=1e-3)
+    assert (result.mean, result.std, result.mean_abs) == pytest.approx((0.4, 0.4, 0.56))
+    assert (result.skewness, result.kurtosis) == pytest.approx((-1.5, 0.25))
 
 
 def test_the_table_and_the_dict() -> None:

@@ -191,7 +191,7 @@ def test_a_relative_error_is_kept(error: float) -> None:
         assert result.intervals is not None
         assert result.intervals.mean is not None
         low, high = result.intervals.mean
-        assert (high - low) / 2 <= error * abs(result.mean or 0)
+        assert (high - low) / 2 <= error * whole
         # An interval of 95 %: outside of one twice as wide is one draw in ten thousand.
         assert abs((result.mean or 0) - whole) <= 2 * error * whole
 

@@ -135,15 +135,19 @@ class PairStatistics(Result):
 
 
 @dataclass(frozen=True, eq=False)
-class GroupPairs:
+class GroupPairs(Result):
     """``within``: over the pairs of rows of one group, all groups together; ``between``: of two different groups.
 
     ``between`` is all pairs less those within: it has no extrema.
     """
 
+    groups: int
     within: PairStatistics
     between: PairStatistics
-    groups: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The dicts of both, and the number of groups."""
+        return {"groups": self.groups, "within": self.within.to_dict(), "between": self.between.to_dict()}
 
     def __str__(self) -> str:
         """Both tables."""

@@ -73,11 +73,11 @@ class Estimator:
         return variances, freedom
 
 
-def mean_and_error(sums: SampleSums, pairs: int) -> tuple[float, float]:
-    """The mean cosine and half the width of its confidence interval."""
+def error_of_mean(sums: SampleSums, pairs: int) -> float:
+    """Half the width of the mean's confidence interval."""
     estimator = Estimator(sums, pairs)
     variance, freedom = estimator.variance(_unit(len(estimator.means), 0))
-    return sums.pivot + float(estimator.means[0]), float(student(freedom)) * math.sqrt(variance)
+    return float(student(freedom)) * math.sqrt(variance)
 
 
 def sample_statistics(

@@ -8,7 +8,7 @@ from fastaniso.progress import Meter, Report, reporter
 from fastaniso.result import PairStatistics
 from fastaniso.sampling.design import Design
 from fastaniso.sampling.draw import TileSampler
-from fastaniso.sampling.estimate import mean_and_error, sample_statistics
+from fastaniso.sampling.estimate import error_of_mean, sample_statistics
 from fastaniso.sets import Sets
 from fastaniso.state import Pairs
 
@@ -21,6 +21,8 @@ def sample_pairs(
     """Draw tiles as designed and estimate; None if the relative error asked for takes as long as all pairs."""
     sampler = TileSampler(sets.rows, sets.others, design, seed=seed, asked=asked, pivot=sets.mean, backend=sets.backend)
     grid, tiles = design.grid, design.tiles
+    # The exact mean is known: an estimate of it would stop too soon where it happens to be large.
+    wanted = (design.relative_error or 0.0) * abs(sets.mean)
     with reporter(progress) as report:
         while True:
             meter = Meter(report, "pairs", "pairs", total=design.sampled_pairs(tiles), done=sampler.sums.pairs)
@@ -28,10 +30,10 @@ def sample_pairs(
                 meter.step(pairs)
             if design.relative_error is None:
                 break
-            mean, half = mean_and_error(sampler.sums, sets.pairs)
-            if half <= design.relative_error * abs(mean):
+            half = error_of_mean(sampler.sums, sets.pairs)
+            if half <= wanted:
                 break
-            tiles = _tiles_needed(sampler.sums.tiles, grid.tiles, half, design.relative_error * abs(mean))
+            tiles = _tiles_needed(sampler.sums.tiles, grid.tiles, half, wanted)
             if not design.is_worth_it(tiles):
                 return None
     return sample_statistics(
