@@ -10,12 +10,10 @@ from fastaniso.functional import (
     describe,
     dimension_contributions,
     drift,
-    effective_rank,
     group_cosine,
-    isoscore,
     mean_cosine,
     norms,
-    participation_ratio,
+    outlier_dimensions,
 )
 from fastaniso.grouped import group_pairs
 from fastaniso.neighborhood import hubness, levina_bickel, nearest_neighbors, two_nn
@@ -39,8 +37,25 @@ from fastaniso.result import (
     Hubness,
     LevinaBickel,
     Norms,
+    OutlierDimensions,
     PairStatistics,
     TwoNN,
+)
+from fastaniso.spectral import (
+    alpha_req,
+    condition_number,
+    effective_rank,
+    isoscore,
+    isoscore_star,
+    mev,
+    nesum,
+    participation_ratio,
+    rankme,
+    self_clustering,
+    spectral_entropy,
+    stable_rank,
+    top_eigenvalue_share,
+    variance_explained,
 )
 from fastaniso.state import (
     CorruptStateError,
@@ -53,10 +68,13 @@ from fastaniso.state import (
     load_state,
     save_state,
 )
+from fastaniso.statistics.catalogue import Catalogue, metrics
 from fastaniso.statistics.host import InvalidRowsError
+from fastaniso.statistics.metric import Metric
 
 __all__ = [
     "Accumulator",
+    "Catalogue",
     "CorruptStateError",
     "CosineToMean",
     "Description",
@@ -70,9 +88,11 @@ __all__ = [
     "Hubness",
     "InvalidRowsError",
     "LevinaBickel",
+    "Metric",
     "Moments",
     "Neighbors",
     "Norms",
+    "OutlierDimensions",
     "PairStatistics",
     "Pairs",
     "Plan",
@@ -80,8 +100,10 @@ __all__ = [
     "TwoNN",
     "__version__",
     "alignment",
+    "alpha_req",
     "backend_for",
     "centered_mean_cosine",
+    "condition_number",
     "cosine_extrema",
     "cosine_histogram",
     "cosine_quantiles",
@@ -95,21 +117,32 @@ __all__ = [
     "group_pairs",
     "hubness",
     "isoscore",
+    "isoscore_star",
     "levina_bickel",
     "load_state",
     "mean_cosine",
     "measure",
+    "metrics",
+    "mev",
     "nearest_neighbors",
+    "nesum",
     "norms",
+    "outlier_dimensions",
     "pairs",
     "participation_ratio",
     "partition_isotropy",
     "plan",
+    "rankme",
     "row_mean_cosines",
     "save_state",
     "scan",
+    "self_clustering",
+    "spectral_entropy",
+    "stable_rank",
+    "top_eigenvalue_share",
     "two_nn",
     "uniformity",
+    "variance_explained",
 ]
 
 _LAZY = ("measure", "scan")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -14,10 +14,14 @@ from fastaniso.plan import parse_bytes, plan, scatters_of
 from fastaniso.result import Description
 from fastaniso.rows import Rows, as_groups, as_rows, as_tensor
 from fastaniso.state import NO_ROW, CorruptStateError, Gram, GroupMoments, Moments, StateMismatchError
+from fastaniso.statistics.catalogue import Asked, asked_for, merged_needs
 from fastaniso.statistics.describe import describe
 from fastaniso.statistics.host import check_invalid_option
+from fastaniso.statistics.metric import GROUPS, RAW, UNIT
 
 FORMAT_VERSION = 1
+SCATTERS = frozenset({RAW, UNIT})
+"""States beside linear sums that batches leave."""
 
 
 class Accumulator:
@@ -28,6 +32,8 @@ class Accumulator:
     Args:
         gram: False (O(d) memory: means, drift, norms), True (O(d²): also the std of the cosine and spectral scores),
             "unit" (only the std) or "raw" (only the scores).
+        metrics: Names of metrics for ``result().metrics``, as ``describe`` takes them; "all" are those of linear sums,
+            scatters and groups. ``gram`` then is what they need, unless it asks for more; pairs of rows are not kept.
         groups: Number of groups G, whose ids 0..G−1 each ``update`` then takes; or None.
         backend: "auto", "triton", "cpu" or "reference".
         invalid: "raise": rows that are zero or hold NaN or Inf make ``result`` raise; "omit": they are counted.
@@ -38,6 +44,7 @@ class Accumulator:
         self,
         *,
         gram: bool | str = False,
+        metrics: Any = None,
         groups: int | None = None,
         backend: str = "auto",
         invalid: str = "raise",
@@ -51,8 +58,11 @@ class Accumulator:
             raise ValueError(f"backend: expected one of {', '.join(ops.BACKENDS)}, got {backend!r}")
         if memory_limit is not None:
             parse_bytes(memory_limit)
-        self._scatters = scatters_of(gram)
-        self.gram = gram
+        able = SCATTERS if groups is None else {*SCATTERS, GROUPS}
+        self._asked = asked_for(metrics, able, who="an Accumulator" + (" without groups=" if groups is None else ""))
+        self.gram = scatters_for(self._asked, gram)
+        self.metrics = metrics
+        self._scatters = scatters_of(self.gram)
         self.groups = groups
         self.backend = backend
         self.invalid = invalid
@@ -119,7 +129,7 @@ class Accumulator:
 
     def result(self) -> Description:
         """Everything the states can give, as ``describe`` does; the one call that waits for the device."""
-        return describe(self.state, self._group_moments, invalid=self.invalid)
+        return describe(self.state, self._group_moments, invalid=self.invalid, asked=self._asked)
 
     @property
     def state(self) -> Moments | Gram:
@@ -174,6 +184,7 @@ class Accumulator:
     def _like(self) -> Accumulator:
         return Accumulator(
             gram=self.gram,
+            metrics=self.metrics,
             groups=self.groups,
             backend=self.backend,
             invalid=self.invalid,
@@ -211,6 +222,12 @@ class Accumulator:
         if self._group_moments is not None and group_moments is not None:
             group_moments = self._group_moments.merge(group_moments)
         self._state, self._group_moments = state, group_moments
+
+
+def scatters_for(asked: Sequence[Asked], gram: bool | str) -> bool | str:
+    """``gram`` widened by the scatters that the metrics need: False, True, "raw" or "unit"."""
+    held = {*scatters_of(gram), *(name for name, need in (("raw", RAW), ("unit", UNIT)) if need in merged_needs(asked))}
+    return held.pop() if len(held) == 1 else bool(held)
 
 
 def _counted_on(

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any
 
-from torch import Tensor
-
-from fastaniso.accumulator import Accumulator, check_memory
+from fastaniso.accumulator import Accumulator, check_memory, scatters_for
+from fastaniso.neighborhood import nearest_of
 from fastaniso.ops import dispatch as ops
-from fastaniso.result import Description, DimensionContributions, Drift, GroupCosine, Norms
+from fastaniso.pairwise import visited_pairs
+from fastaniso.progress import Report
+from fastaniso.result import Description, DimensionContributions, Drift, GroupCosine, Norms, OutlierDimensions
 from fastaniso.rows import as_rows
-from fastaniso.sets import numbered
+from fastaniso.sets import as_sets, numbered
+from fastaniso.spectral.scoring import gram_of
 from fastaniso.state import Gram, Moments
-from fastaniso.statistics import cosine, spectrum
+from fastaniso.statistics import cosine, outliers
 from fastaniso.statistics import drift as drifts
-from fastaniso.statistics.describe import few_rows
+from fastaniso.statistics.catalogue import asked_for, merged_needs
+from fastaniso.statistics.describe import describe as described
 from fastaniso.statistics.describe import group_cosine as by_group
 from fastaniso.statistics.host import check_invalid_option, dropped_rows, to_host
+from fastaniso.statistics.metric import GROUPS, NEIGHBORS, PAIRS, RAW, UNIT
+
+ROWS = frozenset({RAW, UNIT, PAIRS, NEIGHBORS})
+"""States that can be made of rows alone."""
 
 
 def mean_cosine(
@@ -81,11 +87,11 @@ def cosine_std(
     where 1 − mean is 1e-6 and none below 1e-8, float64 rows keep theirs; pass ``hidden.double()`` there. Arguments as
     for ``mean_cosine``; ``memory_limit`` in bytes or as a string such as "2 GB". nan when there is no pair.
     """
-    state = _gram(hidden, mask, backend, invalid, memory_limit, "unit")
+    state = gram_of(hidden, mask, backend, invalid, memory_limit, unit=True)
     if other is None:
         counts, std = to_host(state.counts, cosine.std(state))
     else:
-        state_other = _gram(other, other_mask, backend, invalid, memory_limit, "unit", name="other")
+        state_other = gram_of(other, other_mask, backend, invalid, memory_limit, unit=True, name="other")
         _check_same_space(state, state_other)
         counts, counts_other, std = to_host(state.counts, state_other.counts, cosine.std_between(state, state_other))
         dropped_rows(counts_other, invalid, name="other")
@@ -139,80 +145,87 @@ def norms(hidden: Any, *, mask: Any = None, backend: str = "auto", invalid: str 
     return Norms(*values.tolist())
 
 
-def participation_ratio(
-    hidden: Any,
-    *,
-    mask: Any = None,
-    backend: str = "auto",
-    invalid: str = "raise",
-    memory_limit: int | str | None = None,
-) -> float:
-    """tr(C)²/‖C‖_F² of the centred covariance, from 1 (one direction) to d (isotropic); nan when rows do not vary.
+def outlier_dimensions(
+    hidden: Any, *, factor: float = 5.0, mask: Any = None, backend: str = "auto", invalid: str = "raise"
+) -> OutlierDimensions:
+    """Dimensions that stand out: rms r_k over rows, its kurtosis E[r⁴]/(E[r²])² and max/median over the d dimensions.
 
-    Of n isotropic rows it is 1/(1/n + 1/d), not d: a UserWarning below 10 rows a dimension.
+    Kurtosis is 1 where all r_k are equal and d where one is all (He et al. 2024);
+    ``dimensions`` are those whose variance is ``factor`` = 5 or more times the mean variance (Rudman et al. 2023), the
+    largest first. One O(n d) read. Arguments otherwise as for ``mean_cosine``.
+
+    A variance comes from Σx² and Σx: where it is below some 1e-8 of x̄² (float32 rows), it is rounding.
+
+    Known wrong: the *excess* kurtosis over all n·d numbers, which mixes rows of different length with dimensions of
+    different size.
     """
-    state = _gram(hidden, mask, backend, invalid, memory_limit, "raw")
-    return _spectral_score(state, spectrum.participation_ratio(state), invalid)
-
-
-def isoscore(
-    hidden: Any,
-    *,
-    mask: Any = None,
-    backend: str = "auto",
-    invalid: str = "raise",
-    memory_limit: int | str | None = None,
-) -> float:
-    """IsoScore (Rudman et al. 2022) of the centred covariance, (PR − 1)/(d − 1), from 0 (one direction) to 1.
-
-    PR is ``participation_ratio``: two traces, no eigendecomposition; rows are [n, d], and n < d is allowed. A
-    UserWarning below 10 rows a dimension. nan when d = 1 or the rows do not vary.
-    """
-    state = _gram(hidden, mask, backend, invalid, memory_limit, "raw")
-    return _spectral_score(state, spectrum.isoscore(state), invalid)
-
-
-def effective_rank(
-    hidden: Any,
-    *,
-    center: bool = False,
-    mask: Any = None,
-    backend: str = "auto",
-    invalid: str = "raise",
-    memory_limit: int | str | None = None,
-) -> float:
-    """exp of the entropy of σ/Σσ, σ the singular values of the *uncentred* rows (``center=True``: of x − x̄).
-
-    Roy & Vetterli 2007; uncentred it is RankMe (Garrido et al. 2023) without its ε. From the eigenvalues of the
-    float64 scatter: singular values below √(d·2.2e-16)·σ₁ count as zero. A UserWarning below 10 rows a dimension.
-    nan when every singular value is zero.
-    """
-    state = _gram(hidden, mask, backend, invalid, memory_limit, "raw")
-    return _spectral_score(state, spectrum.effective_rank(spectrum.eigenvalues(state, center=center)), invalid)
+    state = _moments(hidden, mask, backend, invalid)
+    sizes, variances = outliers.root_mean_squares(state), outliers.variances(state)
+    counts, rms, spread, shape, ratio, stand_out = to_host(
+        state.counts,
+        sizes,
+        variances,
+        outliers.kurtosis(sizes),
+        outliers.max_over_median(sizes),
+        outliers.stand_out(variances, factor),
+    )
+    dropped_rows(counts, invalid)
+    order = (-spread).argsort(kind="stable")
+    return OutlierDimensions(
+        rms=rms,
+        variance=spread,
+        kurtosis=float(shape[0]),
+        max_over_median=float(ratio[0]),
+        dimensions=tuple(int(k) for k in order if stand_out[k]),
+        factor=factor,
+    )
 
 
 def describe(
     hidden: Any,
     *,
+    metrics: Any = None,
     mask: Any = None,
     groups: Any = None,
-    gram: bool | str = True,
+    gram: bool | str | None = None,
     backend: str = "auto",
     invalid: str = "raise",
     memory_limit: int | str | None = None,
+    progress: Report | bool | None = None,
 ) -> Description:
     """Everything at once, exact over the n(n−1) ordered pairs i ≠ j: print it, or read its fields.
 
     ``gram`` True costs O(n d²) and gives the std of the cosine and the spectral scores; "unit" only the std, "raw"
     only the scores, False neither, in one O(n d) pass. ``groups`` are integer labels ``[...]`` and give the mean
-    cosine within and between them. Other arguments as for ``cosine_std``.
+    cosine within and between them.
+
+    ``metrics`` are names that ``fastaniso.metrics()`` lists, or "all" (with ``groups=``, those of groups, too). They
+    come out in ``result.metrics``, with their options in ``result.conventions``. Options of a metric stand beside its
+    name, and variants side by side: ``metrics=["mev", ("mev", {"legacy": "centered"})]``. All share one pass of each
+    kind, and none is made that no metric needs: ``gram`` then is what they ask for, unless it asks for more. "all"
+    visits every pair of rows, once for distributions and once for neighbours, O(n² d); ``progress`` tells how far that
+    is. Other arguments as for ``cosine_std``.
     """
     rows = as_rows(hidden, mask)
+    asked = asked_for(metrics, ROWS if groups is None else {*ROWS, GROUPS}, who="describe without groups=")
+    gram = scatters_for(asked, (metrics is None) if gram is None else gram)
     labels, ids = (None, None) if groups is None else numbered(rows, hidden, groups)
     count = None if labels is None else len(labels)
     check_memory(rows, memory_limit, gram=gram, groups=count, backend=backend)
     accumulator = Accumulator(gram=gram, groups=count, backend=backend, invalid=invalid)
-    return accumulator.update(hidden, mask, ids).result()
+    accumulator.update(hidden, mask, ids)
+    needs = merged_needs(asked)
+    options: dict[str, Any] = {"memory_limit": memory_limit, "progress": progress}
+    pairs = nearest = None
+    if PAIRS in needs or NEIGHBORS in needs:
+        sets = as_sets(hidden, None, mask, None, backend=backend, invalid=invalid)
+        if PAIRS in needs:
+            pairs = visited_pairs(sets, needs[PAIRS], **options)
+        if NEIGHBORS in needs:
+            nearest = nearest_of(sets, **needs[NEIGHBORS], **options)
+    return described(
+        accumulator.state, accumulator.group_moments, invalid=invalid, asked=asked, pairs=pairs, nearest=nearest
+    )
 
 
 def backend_for(hidden: Any, backend: str = "auto") -> str:
@@ -225,23 +238,6 @@ def _moments(hidden: Any, mask: Any, backend: str, invalid: str, *, name: str = 
     return ops.moments(as_rows(hidden, mask, name=name), backend=backend)
 
 
-def _gram(
-    hidden: Any,
-    mask: Any,
-    backend: str,
-    invalid: str,
-    memory_limit: int | str | None,
-    scatter: str,
-    *,
-    name: str = "hidden",
-) -> Gram:
-    check_invalid_option(invalid)
-    rows = as_rows(hidden, mask, name=name)
-    # The state of hidden is held beside that of other.
-    check_memory(rows, memory_limit, gram=scatter, backend=backend, accumulate=name == "other")
-    return ops.gram(rows, raw=scatter == "raw", unit=scatter == "unit", backend=backend)
-
-
 def _check_same_space(state: Moments | Gram, other: Moments | Gram) -> None:
     if other.dim != state.dim:
         raise ValueError(f"other: expected rows of {state.dim} numbers as in hidden, got {other.dim}")
@@ -250,11 +246,3 @@ def _check_same_space(state: Moments | Gram, other: Moments | Gram) -> None:
             f"other: expected it on {state.counts.device} beside hidden, got {other.counts.device}; "
             "pass other.to(hidden.device)"
         )
-
-
-def _spectral_score(gram: Gram, score: Tensor, invalid: str) -> float:
-    counts, value = to_host(gram.counts, score)
-    dropped_rows(counts, invalid)
-    if note := few_rows(int(counts[0]), gram.dim):
-        warnings.warn(note, UserWarning, stacklevel=3)
-    return float(value[0])

@@ -17,6 +17,7 @@ from fastaniso.rows import Rows, as_tensor
 from fastaniso.sets import Sets, as_sets, run
 from fastaniso.state import Neighbors
 from fastaniso.statistics import neighbors as statistics
+from fastaniso.statistics.metric import Nearest
 from fastaniso.statistics.pairs import cosine_error
 from fastaniso.tiles import blocks_of, gather, kept_rows, rows_in_block, visit_neighbors
 
@@ -88,17 +89,18 @@ def two_nn(
     """
     if not 0 < share < 1:
         raise ValueError(f"share: expected a number between 0 and 1, got {share!r}")
-    found = _distances(hidden, 2, mask, memory_limit, progress, backend, invalid)
+    sets = as_sets(hidden, None, mask, None, backend=backend, invalid=invalid)
+    found = _distances(sets, 2, memory_limit, progress)
     dimension, used = statistics.two_nn(found.distances, share)
     return TwoNN(
         dimension=float(dimension),
-        n=found.sets.n,
-        dim=found.sets.rows.dim,
+        n=sets.n,
+        dim=sets.rows.dim,
         used=used,
         share=share,
         duplicates=found.duplicates,
         uncertain=found.uncertain,
-        dropped=found.sets.dropped,
+        dropped=sets.dropped,
         provenance=found.provenance,
         version=__version__,
     )
@@ -126,18 +128,19 @@ def levina_bickel(
         raise ValueError(f"k: expected 2 or more, the ratio of two distances, got {k}")
     if average not in ("inverse", "direct"):
         raise ValueError(f"average: expected 'inverse' (of 1/m̂) or 'direct' (of m̂), got {average!r}")
-    found = _distances(hidden, k, mask, memory_limit, progress, backend, invalid)
-    _check_candidates(found.sets, k)
+    sets = as_sets(hidden, None, mask, None, backend=backend, invalid=invalid)
+    found = _distances(sets, k, memory_limit, progress)
+    _check_candidates(sets, k)
     return LevinaBickel(
-        dimension=float(statistics.levina_bickel(found.distances, average)),
+        dimension=float(statistics.levina_bickel(found.distances, k, average)),
         k=k,
         average=average,
-        n=found.sets.n,
-        dim=found.sets.rows.dim,
-        used=len(found.distances),
+        n=sets.n,
+        dim=sets.rows.dim,
+        used=len(found.distances) if found.distances.shape[1] >= k else 0,
         duplicates=found.duplicates,
         uncertain=found.uncertain,
-        dropped=found.sets.dropped,
+        dropped=sets.dropped,
         provenance=found.provenance,
         version=__version__,
     )
@@ -169,11 +172,33 @@ def hubness(
     return statistics.describe_hubness(state, candidates.count, kept, n=sets.n, dropped=sets.dropped)
 
 
+def nearest_of(
+    sets: Sets,
+    *,
+    k: int,
+    distances: bool,
+    memory_limit: int | str | None = None,
+    progress: Report | bool | None = None,
+) -> Nearest:
+    """The nearest rows of each row, and with ``distances`` how far they are: of as many as there are, up to k."""
+    check_k("k", k)
+    rows = sets.rows
+    kept = kept_rows(rows, sets.n)
+    k = min(k, sets.n - 1)
+    if k < 1 or not distances:
+        state = (
+            _find(sets, k, memory_limit, progress) if k > 0 else Neighbors.empty(rows.dim, 1, device=rows.values.device)
+        )
+        return Nearest(state, rows.count, kept, state.cosines.new_empty(0, 0, dtype=torch.float64), 0, 0)
+    state = _find(sets, min(k + _SPARE, sets.n - 1, MAX_K), memory_limit, progress)
+    found = _distances(sets, k, memory_limit, progress, known=state)
+    return Nearest(state, rows.count, kept, found.distances, found.duplicates, found.uncertain)
+
+
 @dataclass(frozen=True)
 class _Distances:
     """Distances (m, k) of the rows that count to their nearest, in float64, and what was left out."""
 
-    sets: Sets
     distances: Tensor
     duplicates: int
     uncertain: int
@@ -181,19 +206,18 @@ class _Distances:
 
 
 def _distances(
-    hidden: Any,
+    sets: Sets,
     k: int,
-    mask: Any,
     memory_limit: int | str | None,
     progress: Report | bool | None,
-    backend: str,
-    invalid: str,
+    *,
+    known: Neighbors | None = None,
 ) -> _Distances:
-    sets = as_sets(hidden, None, mask, None, backend=backend, invalid=invalid)
-    nothing = _Distances(sets, torch.empty(0, k, dtype=torch.float64), 0, 0, ())
+    """Of the rows without copies, to k others, or to as many as there are; ``known`` are neighbours already found."""
+    nothing = _Distances(torch.empty(0, k, dtype=torch.float64, device=sets.rows.values.device), 0, 0, ())
     if sets.n <= k:
         return nothing
-    state, distances = _search(sets, k, memory_limit, progress)
+    state, distances = _search(sets, k, memory_limit, progress, known=known)
     first = _first_of_equals(state, distances)
     duplicates = int((~first & (state.indices[:, 0] >= 0)).sum())
     left = sets
@@ -202,8 +226,9 @@ def _distances(
         rows = sets.rows
         alone = first.view(rows.values.shape[:2]) & (state.indices[:, 0] >= 0).view(rows.values.shape[:2])
         left = replace(sets, rows=Rows(rows.values, alone.contiguous()), n=sets.n - duplicates)
-        if left.n <= k:
+        if left.n < 2:
             return replace(nothing, duplicates=duplicates)
+        k = min(k, left.n - 1)
         state, distances = _search(left, k, memory_limit, progress)
     usable = (state.indices[:, 0] >= 0) & (distances[:, 0] > _SAME)
     # Every other candidate has a cosine of at most the last found, and its rounding.
@@ -211,7 +236,6 @@ def _distances(
     everything = state.k == left.n - 1
     uncertain = usable & (distances[:, k - 1].square() > 2 - 2 * last)
     return _Distances(
-        sets=sets,
         distances=distances[usable, :k],
         duplicates=sets.n - int(usable.sum()),
         uncertain=0 if everything else int(uncertain.sum()),
@@ -220,12 +244,18 @@ def _distances(
 
 
 def _search(
-    sets: Sets, k: int, memory_limit: int | str | None, progress: Report | bool | None
+    sets: Sets,
+    k: int,
+    memory_limit: int | str | None,
+    progress: Report | bool | None,
+    *,
+    known: Neighbors | None = None,
 ) -> tuple[Neighbors, Tensor]:
     """The state of a few candidates more than k, and their distances in float64, the nearest first."""
     found = min(k + _SPARE, sets.n - 1, MAX_K)
     # Distances, in and out of order, and the order itself.
-    state = _find(sets, found, memory_limit, progress, beside=sets.rows.count * found * 32 + 6 * 8 * _NUMBERS)
+    beside = sets.rows.count * found * 32 + 6 * 8 * _NUMBERS
+    state = known or _find(sets, found, memory_limit, progress, beside=beside)
     distances = (2 - 2 * state.cosines.double()).clamp(min=0).sqrt()
     near = torch.nonzero(state.cosines[:, 0] > _FAR)[:, 0]
     at_once = max(_NUMBERS // (state.k * sets.rows.dim), 1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypedDict
 
@@ -189,6 +189,21 @@ def uniformity(
 def visit(sets: Sets, asked: Pairs, progress: Report | bool | None) -> Pairs:
     """Every pair of the sets, tile by tile."""
     return run(visit_pairs(asked, *sets.blocks(), backend=sets.backend), asked, sets.visited, progress)
+
+
+def visited_pairs(
+    sets: Sets,
+    held: Mapping[str, Any],
+    *,
+    memory_limit: int | str | None = None,
+    progress: Report | bool | None = None,
+) -> Pairs:
+    """Every pair of the sets, with what a state is to hold: arguments of ``Sets.asked``, all left out by default."""
+    for t in held.get("uniformity_t", ()):
+        _check_t("t", t)
+    asked = sets.asked(**{"moments": False, "extrema": False, **held})
+    check_memory(sets, memory_limit, asked.bins)
+    return visit(sets, asked, progress)
 
 
 def checked_options(bins: int, thresholds: Sequence[float], uniformity_t: float) -> Options:

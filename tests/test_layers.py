@@ -34,7 +34,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "passes": {"rows", "state", "ops", "statistics", "result", "plan"},
     "accumulator": {"rows", "state", "ops", "statistics", "result", "plan"},
-    "functional": {"rows", "state", "ops", "statistics", "result", "plan", "accumulator", "sets"},
+    "spectral": {"rows", "state", "ops", "statistics", "accumulator"},
+    "functional": {
+        *{"rows", "state", "ops", "statistics", "result", "accumulator", "sets", "progress"},
+        *{"spectral", "pairwise", "neighborhood"},
+    },
     "models": set(),
     "sources": {"rows"},
     "report": {"result"},

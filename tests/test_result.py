@@ -33,6 +33,7 @@ NAMES = (
     "groups",
     "within_groups",
     "between_groups",
+    "metrics",
     "exact",
     "accumulator",
     "provenance",
@@ -91,7 +92,7 @@ def test_dict_and_json_round_trip(description: Description) -> None:
 
 def test_every_value_has_a_convention(description: Description) -> None:
     values = set(NAMES) - {"n", "dim", "pairs", "dropped", "groups", "exact", "accumulator", "provenance", "notes"}
-    values -= {"version", "conventions", "top_dimensions", "mean_cosine_without_top3"}
+    values -= {"version", "conventions", "metrics", "top_dimensions", "mean_cosine_without_top3"}
     assert values | {"contributions"} == set(description.conventions)
 
 
@@ -120,7 +121,8 @@ def test_the_table_tells_what_was_dropped_and_when_rows_are_few() -> None:
     mask = torch.arange(80) > 2
     text = str(fastaniso.describe(X[:, :6], mask=mask))
     assert "77 of 6 numbers (3 masked dropped)" in text
-    assert "spectral scores of 20 rows of dimension 6 are biased low" in str(fastaniso.describe(X[:20]))
+    few = "spectral scores of 20 rows of dimension 6 are biased towards few directions"
+    assert few in str(fastaniso.describe(X[:20]))
     assert fastaniso.describe(X[:20], gram=False).notes == ()
 
 

@@ -1,7 +1,15 @@
 """Frozen results: plain numbers on the host, with what they were made from. nan: undefined; None: not asked for."""
 
 from fastaniso.result.base import Dropped, Result, json_ready
-from fastaniso.result.description import Description, DimensionContributions, Drift, GroupCosine, Norms, TopDimensions
+from fastaniso.result.description import (
+    Description,
+    DimensionContributions,
+    Drift,
+    GroupCosine,
+    Norms,
+    OutlierDimensions,
+    TopDimensions,
+)
 from fastaniso.result.histogram import Axis, Histogram, Interval, Quantile, Share
 from fastaniso.result.neighbors import Hubness, LevinaBickel, NearestNeighbors, TwoNN
 from fastaniso.result.pairs import Extrema, Extreme, GroupPairs, Intervals, PairStatistics, Sample
@@ -25,6 +33,7 @@ __all__ = [
     "LevinaBickel",
     "NearestNeighbors",
     "Norms",
+    "OutlierDimensions",
     "PairStatistics",
     "Quantile",
     "Result",

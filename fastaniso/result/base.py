@@ -71,4 +71,6 @@ def _plain(value: Any) -> Any:
         return asdict(value)
     if hasattr(value, "_asdict"):
         return {name: _plain(item) for name, item in value._asdict().items()}
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
     return tuple(_plain(item) for item in value) if isinstance(value, tuple) else value

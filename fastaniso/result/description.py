@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -66,6 +67,27 @@ class DimensionContributions:
 
 
 @dataclass(frozen=True, eq=False)
+class OutlierDimensions:
+    """Size ``rms`` √(Σx²/n) and ``variance`` (over n) of each dimension, (d,), and how much some stand out.
+
+    ``kurtosis`` E[r⁴]/(E[r²])² and ``max_over_median`` of the sizes r over dimensions; ``dimensions`` with a variance
+    of ``factor`` times the mean variance or more, the largest first.
+    """
+
+    rms: NDArray[np.float64]
+    variance: NDArray[np.float64]
+    kurtosis: float
+    max_over_median: float
+    dimensions: tuple[int, ...]
+    factor: float
+
+    def __post_init__(self) -> None:
+        """A frozen result's arrays are read-only too."""
+        for array in (self.rms, self.variance):
+            array.setflags(write=False)
+
+
+@dataclass(frozen=True, eq=False)
 class GroupCosine:
     """Mean cosines by group: ``within`` (G,) over the ordered pairs of a group, nan where it has fewer than two rows.
 
@@ -114,7 +136,8 @@ class Description(Result):
     """What the rows look like: exact values over all n(n−1) ordered pairs, with counts, conventions and provenance.
 
     nan means undefined (fewer than two rows, no spread), None that the value was not asked for. ``eigenvalues`` are
-    those of Σxxᵀ/n, uncentred, largest first; ``top_dimensions`` are (dimension, contribution) pairs.
+    those of Σxxᵀ/n, uncentred, largest first; ``top_dimensions`` are (dimension, contribution) pairs. ``metrics`` are
+    those asked for by name, a number each or numbers by name; ``conventions`` tells their options.
     """
 
     n: int
@@ -133,6 +156,7 @@ class Description(Result):
     groups: int | None
     within_groups: float | None
     between_groups: float | None
+    metrics: Mapping[str, float | Mapping[str, float]]
     exact: bool
     accumulator: str
     provenance: tuple[str, ...]
@@ -140,6 +164,7 @@ class Description(Result):
     version: str
     contributions: DimensionContributions = field(repr=False)
     eigenvalues: NDArray[np.float64] | None = field(repr=False)
+    metric_conventions: Mapping[str, str] = field(repr=False)
 
     _conventions = CONVENTIONS
 
@@ -147,6 +172,11 @@ class Description(Result):
         """A frozen result's arrays are read-only too."""
         if self.eigenvalues is not None:
             self.eigenvalues.setflags(write=False)
+
+    @property
+    def conventions(self) -> dict[str, str]:
+        """How each value is defined, and with which options."""
+        return {**super().conventions, **self.metric_conventions}
 
     def plot(self) -> Figure:
         """Contributions by dimension, the spectrum where the rows' scatter was accumulated, the figures: not shown.
@@ -188,5 +218,12 @@ def _table(d: Description) -> list[str]:
         ("effective rank (uncentred)", d.effective_rank, f" of {d.dim}"),
     )
     rows += [(label, number(value) + unit) for label, value, unit in spectral if value is not None]
+    rows += [(label, _shown(value)) for label, value in d.metrics.items()]
     rows.append(("from", f"{'; '.join(d.provenance) or 'nothing'}, {d.accumulator} sums, fastaniso {d.version}"))
     return table(rows)
+
+
+def _shown(value: float | Mapping[str, float]) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {number(part)}" for name, part in value.items())
+    return number(value)

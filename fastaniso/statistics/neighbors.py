@@ -14,11 +14,13 @@ from fastaniso.statistics.host import to_host
 def two_nn(distances: Tensor, share: float) -> tuple[Tensor, int]:
     """Facco et al. (2017): slope through the origin of −log(1 − F) on log μ, μ = r₂/r₁, and the rows it is fitted to.
 
-    ``distances`` (n, 2 or more), the nearest first and above 0. F of the i-th smallest of n ratios is i/n; the
-    ``share`` with the smallest ratios is fitted. nan of fewer than two rows, or where all ratios are 1.
+    ``distances`` (n, k), the nearest first and above 0. F of the i-th smallest of n ratios is i/n; the ``share`` with
+    the smallest ratios is fitted. nan of fewer than two rows or distances, or where all ratios are 1.
     """
     n = len(distances)
-    used = int(n * share)
+    used = int(n * share) if distances.shape[1] > 1 else 0
+    if not used:
+        return distances.new_tensor(torch.nan), 0
     logs = (distances[:, 1] / distances[:, 0]).log().sort().values[:used]
     ranks = torch.arange(1, used + 1, dtype=torch.float64, device=distances.device)
     heights = -torch.log1p(-ranks / n)
@@ -27,13 +29,15 @@ def two_nn(distances: Tensor, share: float) -> tuple[Tensor, int]:
     return (slope if used > 1 else slope.new_tensor(torch.nan)), used
 
 
-def levina_bickel(distances: Tensor, average: str) -> Tensor:
+def levina_bickel(distances: Tensor, k: int, average: str) -> Tensor:
     """Levina & Bickel (2004): of each row 1/m̂ = Σ_{j<k} log(r_k/r_j)/(k − 1); averaged as 1/m̂ or as m̂.
 
-    ``distances`` (n, k), the nearest first and above 0. inf where no distance differs from the k-th; nan of no row.
+    ``distances`` (n, k or more), the nearest first and above 0. inf where no distance differs from the k-th; nan of no
+    row, or of fewer distances.
     """
-    k = distances.shape[1]
-    inverse = (distances[:, -1:] / distances[:, :-1]).log().sum(1) / (k - 1)
+    if distances.shape[1] < k:
+        return distances.new_tensor(torch.nan)
+    inverse = (distances[:, k - 1 : k] / distances[:, : k - 1]).log().sum(1) / (k - 1)
     return 1 / inverse.mean() if average == "inverse" else (1 / inverse).mean()
 
 
