@@ -24,7 +24,7 @@ from fastaniso.statistics import second_pass as statistics
 from fastaniso.statistics.host import InvalidRowsError, check_invalid_option, dropped_rows, to_host
 
 LEGACY = ("one-sided",)
-_NUMBERS = 2**18  # of rows held in float64 at once: they stay in the second-level cache
+_NUMBERS = 2**16  # of rows held in float64 at once: they stay in the second-level cache
 _NUMBERS_ON_A_GPU = 2**24
 _ROWS_OF_A_PRODUCT = 512  # at least, so that a product of matrices keeps its speed
 

@@ -395,5 +395,5 @@ def test_memory_is_that_of_a_block(tmp_path: Any) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", MEMORY.format(path=path)], capture_output=True, text=True, check=True
     )
-    # The rows take 61 MB; a block of 2^18 numbers in float64 takes 2 MB, and there are a few of them at once.
+    # The rows take 61 MB; a block of 512 rows in float64 takes 1 MB, and there are a few of them at once.
     assert 0 < int(done.stdout) < 24e6
