@@ -13,6 +13,7 @@ from fastaniso.ops import dispatch as ops
 from fastaniso.rows import Rows
 
 _LONG_ENOUGH = 5e-3
+_LEAST_RUNS, _TIME_FOR_RUNS = 4, 0.05  # on a busy machine few of them have its cores to themselves
 _PRODUCTS = 2 * 10**8  # a millisecond or more on two cores: below, starting threads is most of it
 _LEAST_ROWS, _MOST_ROWS = 256, {"cpu": 4096, "triton": 32_768, "reference": 512}
 
@@ -29,7 +30,7 @@ class Calibration:
     device: torch.device
 
     def seconds(self) -> float:
-        """Expected, from a run on a few thousand rows: some 50 ms, once a form of rows, device and thread count."""
+        """Expected, from a run on a few thousand rows: some 100 ms, once a form of rows, device and thread count."""
         threads = torch.get_num_threads()
         return self.products / _products_a_second(self.op, self.dim, self.dtype, self.backend, self.device, threads)
 
@@ -52,9 +53,10 @@ def _rows(count: int, dim: int, dtype: torch.dtype, device: torch.device) -> Row
 
 
 def _time(op: str, rows: Rows, backend: str) -> float:
-    """Seconds of the quickest of three runs after a first one, which may compile."""
-    best = float("inf")
-    for _ in range(4):
+    """Seconds of the quickest run of four, the first of which may compile, or of as many as there is time for."""
+    best, runs, began_all = float("inf"), 0, time.perf_counter()
+    while runs < _LEAST_RUNS or time.perf_counter() - began_all < _TIME_FOR_RUNS:
+        runs += 1
         began = time.perf_counter()
         counts = (
             ops.pairs(rows, bins=2048, uniformity_t=(2.0,), backend=backend).counts

@@ -39,7 +39,7 @@ class Plan:
         return self.state_bytes + self.working_bytes
 
     def seconds(self) -> float:
-        """Expected time of a call on all pairs or neighbours, from the op timed on a few thousand rows (some 50 ms).
+        """Expected time of a call on all pairs or neighbours, from the op timed on a few thousand rows.
 
         Measured when asked for, with torch's present number of threads, on the device planned for.
         """
