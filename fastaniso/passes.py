@@ -24,7 +24,7 @@ from fastaniso.statistics import second_pass as statistics
 from fastaniso.statistics.host import InvalidRowsError, check_invalid_option, dropped_rows, to_host
 
 LEGACY = ("one-sided",)
-_NUMBERS = 2**16  # of rows held in float64 at once: they stay in the second-level cache
+_NUMBERS = 2**17  # of rows held in float64 at once
 _NUMBERS_ON_A_GPU = 2**24
 _ROWS_OF_A_PRODUCT = 512  # at least, so that a product of matrices keeps its speed
 
@@ -51,8 +51,8 @@ def row_mean_cosines(hidden: Any, *, mask: Any = None, backend: str = "auto", in
     first = _first_pass(hidden, mask, backend, invalid)
     found = torch.empty(first.rows.count, dtype=torch.float64, device=first.rows.values.device)
     for start, block in _blocks(first.rows):
-        units = statistics.unit_rows(block.values, block.mask)
-        found[start : start + block.count] = statistics.mean_cosine_to_others(units, first.moments)
+        measured = statistics.measured(block.values, block.mask)
+        found[start : start + block.count] = statistics.mean_cosine_to_others(measured, first.moments)
     return found.view(as_tensor(hidden, "hidden").shape[:-1])
 
 
@@ -68,8 +68,7 @@ def cosine_to_mean(hidden: Any, *, mask: Any = None, backend: str = "auto", inva
     direction = statistics.mean_direction(first.moments)
     found = torch.empty(first.rows.count, dtype=torch.float64, device=first.rows.values.device)
     for start, block in _blocks(first.rows):
-        units = statistics.unit_rows(block.values, block.mask)
-        found[start : start + block.count] = statistics.cosines_to(units, direction)
+        found[start : start + block.count] = statistics.measured(block.values, block.mask).cosines(direction)
     return statistics.describe_cosines(found, first.moments, first.n, first.dropped)
 
 
@@ -170,12 +169,12 @@ def alignment(
     """
     if not 0 < alpha < math.inf:
         raise ValueError(f"alpha: expected a number above 0, got {alpha!r}")
-    ours, theirs = as_tensor(hidden, "hidden"), as_tensor(positives, "positives")
-    if theirs.shape != ours.shape:
-        raise ValueError(f"positives: expected the shape of hidden, {tuple(ours.shape)}, got {tuple(theirs.shape)}")
-    if theirs.device != ours.device:
+    given, paired = as_tensor(hidden, "hidden"), as_tensor(positives, "positives")
+    if paired.shape != given.shape:
+        raise ValueError(f"positives: expected the shape of hidden, {tuple(given.shape)}, got {tuple(paired.shape)}")
+    if paired.device != given.device:
         raise ValueError(
-            f"positives: expected it on {ours.device} beside hidden, got {theirs.device}; "
+            f"positives: expected it on {given.device} beside hidden, got {paired.device}; "
             "pass positives.to(hidden.device)"
         )
     first = _first_pass(hidden, mask, backend, invalid)
@@ -183,8 +182,8 @@ def alignment(
     dropped_rows(to_host(ops.moments(others, backend=backend).counts)[0], invalid, name="positives")
     total = torch.zeros(2, dtype=torch.float64, device=others.values.device)
     for (_, block), (_, other) in zip(*map(_blocks, _row_by_row(first.rows, others)), strict=True):
-        units, other_units = (statistics.unit_rows(each.values, each.mask) for each in (block, other))
-        total += statistics.distances_to_power(units, other_units, alpha)
+        ours, theirs = (statistics.measured(each.values, each.mask) for each in (block, other))
+        total += statistics.distances_to_power(ours, theirs, alpha)
     distance, pairs = to_host(total)[0].tolist()
     return distance / pairs if pairs else math.nan
 
@@ -233,8 +232,8 @@ def _blocks(rows: Rows, *, least: int = 1) -> Iterator[tuple[int, Rows]]:
 def _kept_blocks(rows: Rows, *, everything: bool, unit: bool) -> Iterator[Tensor]:
     """The rows that count, or their unit rows, in float64 blocks (m, d)."""
     for _, block in _blocks(rows, least=_ROWS_OF_A_PRODUCT):
-        units = statistics.unit_rows(block.values, block.mask) if unit else None
-        values = statistics.wide_rows(block.values) if units is None else units.values
+        measured = statistics.measured(block.values, block.mask) if unit else None
+        values = statistics.wide_rows(block.values) if measured is None else measured.units
         yield values if everything else values[statistics.kept_rows(block.values, block.mask)]
 
 

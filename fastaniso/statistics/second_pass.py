@@ -20,24 +20,34 @@ _AT_THE_MEAN = 16 * torch.finfo(torch.float64).eps
 """Of the mean norm: a row this near to the mean differs from it by rounding."""
 
 
-class UnitRows(NamedTuple):
-    """Rows of length 1 in float64, (m, d), and which have a direction and are not masked, (m,); the others are 0."""
+class Measured(NamedTuple):
+    """Rows in float64 (m, d), their lengths (m,), and which have a direction and are not masked (m,).
+
+    Float64 rows are divided by their largest entry first: their squares could overflow or vanish.
+    """
 
     values: Tensor
+    lengths: Tensor
     kept: Tensor
 
+    @property
+    def units(self) -> Tensor:
+        """u = x/‖x‖ (m, d); nan or zero where a row does not count."""
+        return self.values / self.lengths[:, None]
 
-def unit_rows(values: Tensor, mask: Tensor | None) -> UnitRows:
-    """u = x/‖x‖ of a block."""
+    def cosines(self, direction: Tensor) -> Tensor:
+        """u·v with a vector v (d,): (m,), nan of a row that does not count."""
+        return (self.values.mv(direction) / self.lengths).masked_fill_(~self.kept, torch.nan)
+
+
+def measured(values: Tensor, mask: Tensor | None) -> Measured:
+    """The rows of a block with their lengths."""
     wide = wide_rows(values)
     if values.dtype == torch.float64:
-        # Of float64 rows squares may overflow or vanish; of all others they stay within float64.
         wide = wide / wide.abs().amax(1, keepdim=True)
     lengths = torch.linalg.vector_norm(wide, dim=1)
     kept = lengths.isfinite() & (lengths > 0)
-    if mask is not None:
-        kept &= mask.flatten()
-    return UnitRows((wide / lengths[:, None]).masked_fill_(~kept[:, None], 0), kept)
+    return Measured(wide, lengths, kept if mask is None else kept & mask.flatten())
 
 
 def wide_rows(values: Tensor) -> Tensor:
@@ -51,13 +61,12 @@ def kept_rows(values: Tensor, mask: Tensor | None) -> Tensor:
     return usable if mask is None else usable & mask.flatten()
 
 
-def mean_cosine_to_others(units: UnitRows, moments: Moments) -> Tensor:
-    """(u_i·s − ‖u_i‖²)/(n − 1) of a block: (m,); nan of a row that does not count, and when n < 2."""
+def mean_cosine_to_others(rows: Measured, moments: Moments) -> Tensor:
+    """(u_i·s − 1)/(n − 1) of a block, u of length 1 in float64: (m,); nan of a row that does not count, or if n < 2."""
     n = moments.counts[0].double()
     # Rounded unit rows whose lengths all err the same way make s too long or too short.
     unit_sum = moments.sums[2] * (n / moments.totals[4]).sqrt()
-    squares: Tensor = torch.linalg.vecdot(units.values, units.values)
-    return ratio(units.values.mv(unit_sum) - squares, n - 1).masked_fill(~units.kept, torch.nan)
+    return ratio(rows.cosines(unit_sum) - 1, n - 1)
 
 
 def mean_direction(moments: Moments) -> Tensor:
@@ -68,13 +77,8 @@ def mean_direction(moments: Moments) -> Tensor:
     return direction
 
 
-def cosines_to(units: UnitRows, direction: Tensor) -> Tensor:
-    """u_i·v of a block and a unit vector v: (m,); nan of a row that does not count."""
-    return units.values.mv(direction).masked_fill(~units.kept, torch.nan)
-
-
 def describe_cosines(cosines: Tensor, moments: Moments, n: int, dropped: Dropped) -> CosineToMean:
-    """The result of ``cosines_to`` the mean, of all blocks together: (rows,), n of them not nan."""
+    """The result of the cosines to the mean, of all blocks together: (rows,), n of them not nan."""
     kept = cosines[~cosines.isnan()]
     least, largest = kept.aminmax() if len(kept) else (kept.mean(), kept.mean())
     spread = (kept - kept.mean()).square().mean().sqrt()
@@ -95,15 +99,16 @@ def describe_cosines(cosines: Tensor, moments: Moments, n: int, dropped: Dropped
 
 def sum_about(values: Tensor, mask: Tensor | None, origin: Tensor) -> Tensor:
     """Σ(x − origin) of a block's rows that the mask keeps: (d,)."""
-    shifted = wide_rows(values) - origin
+    shifted = torch.sub(values, origin).view(-1, values.shape[2])
     return (shifted if mask is None else shifted[mask.flatten()]).sum(0)
 
 
 def without_mean(values: Tensor, mean: Tensor, mean_norm: Tensor) -> Tensor:
     """x − x̄ of a block (outer, inner, d) in float64, and exactly zero for a row that differs from x̄ by rounding."""
-    centred = values.double() - mean
-    near = torch.linalg.vector_norm(centred, dim=2) <= _AT_THE_MEAN * mean_norm
-    return centred.masked_fill_(near[..., None], 0)
+    # A float32 number less a float64 one is float64.
+    centred = torch.sub(values, mean)
+    centred[torch.linalg.vector_norm(centred, dim=2) <= _AT_THE_MEAN * mean_norm] = 0
+    return centred.contiguous()
 
 
 def second_moment_directions(gram: Gram, *, unit: bool) -> Tensor:
@@ -135,12 +140,12 @@ def log_partition(blocks: Iterable[Tensor], directions: Tensor, *, both: bool) -
     return torch.cat(logs)
 
 
-def distances_to_power(units: UnitRows, others: UnitRows, alpha: float) -> Tensor:
+def distances_to_power(rows: Measured, others: Measured, alpha: float) -> Tensor:
     """Σ‖u_i − v_i‖^α over the rows of two blocks that count in both, and their number: (2,).
 
     From the difference of unit rows: 2 − 2c has lost its digits where c is within rounding of 1.
     """
-    kept = units.kept & others.kept
-    lengths = torch.linalg.vector_norm(units.values - others.values, dim=1)
-    powers = lengths.pow(alpha).masked_fill(~kept, 0)
+    kept = rows.kept & others.kept
+    lengths = torch.linalg.vector_norm(rows.units - others.units, dim=1)
+    powers = lengths.pow(alpha).masked_fill_(~kept, 0)
     return torch.stack((powers.sum(), kept.sum().double()))
