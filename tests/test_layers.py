@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *{"rows", "state", "ops", "statistics", "result", "accumulator", "sets", "progress"},
         *{"spectral", "pairwise", "neighborhood"},
     },
+    "transforms": {"rows", "state", "ops", "statistics", "result", "accumulator"},
     "models": set(),
     "sources": {"rows"},
     "report": {"result"},
