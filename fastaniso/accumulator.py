@@ -59,7 +59,7 @@ class Accumulator:
         if memory_limit is not None:
             parse_bytes(memory_limit)
         able = SCATTERS if groups is None else {*SCATTERS, GROUPS}
-        self._asked = asked_for(metrics, able, who="an Accumulator" + (" without groups=" if groups is None else ""))
+        self._asked = asked_for(metrics, able, who="an Accumulator")
         self.gram = scatters_for(self._asked, gram)
         self.metrics = metrics
         self._scatters = scatters_of(self.gram)

@@ -207,7 +207,7 @@ def describe(
     is. Other arguments as for ``cosine_std``.
     """
     rows = as_rows(hidden, mask)
-    asked = asked_for(metrics, ROWS if groups is None else {*ROWS, GROUPS}, who="describe without groups=")
+    asked = asked_for(metrics, ROWS if groups is None else {*ROWS, GROUPS}, who="describe")
     gram = scatters_for(asked, (metrics is None) if gram is None else gram)
     labels, ids = (None, None) if groups is None else numbered(rows, hidden, groups)
     count = None if labels is None else len(labels)

@@ -70,3 +70,21 @@ def effective_rank(x: Tensor, *, center: bool) -> float:
     singular = torch.linalg.svdvals(x)
     shares = singular / singular.sum()
     return torch.special.entr(shares).sum().exp().item()
+
+
+def eigenvalues(x: Tensor, *, center: bool = True, standardize: bool = False, unit: bool = False) -> Tensor:
+    """Squares of the singular values of the rows so treated, over n, largest first: min(n, d) of them."""
+    rows = units(x) if unit else x.double()
+    rows = rows - rows.mean(0) if center else rows
+    if standardize:
+        rows = rows / rows.std(0, correction=0)
+    return torch.linalg.svdvals(rows).square() / len(rows)
+
+
+def entropy(shares: Tensor) -> float:
+    return torch.special.entr(shares).sum().item()
+
+
+def padded(values: Tensor, dim: int) -> Tensor:
+    """The d eigenvalues where there are fewer rows than dimensions."""
+    return torch.cat((values, values.new_zeros(max(dim - len(values), 0))))

@@ -192,6 +192,10 @@ class Description(Result):
         return "\n".join((*_table(self), *self.notes))
 
 
+# Metrics that have a row of their own in every table.
+_ABOVE = {*CONVENTIONS, "dimension_contributions", "group_cosine"}
+
+
 def _table(d: Description) -> list[str]:
     rows: list[tuple[str, str]] = [
         ("rows", row_count(d.n, d.dim, d.dropped)),
@@ -218,7 +222,7 @@ def _table(d: Description) -> list[str]:
         ("effective rank (uncentred)", d.effective_rank, f" of {d.dim}"),
     )
     rows += [(label, number(value) + unit) for label, value, unit in spectral if value is not None]
-    rows += [(label, _shown(value)) for label, value in d.metrics.items()]
+    rows += [(label, _shown(value)) for label, value in d.metrics.items() if label not in _ABOVE]
     rows.append(("from", f"{'; '.join(d.provenance) or 'nothing'}, {d.accumulator} sums, fastaniso {d.version}"))
     return table(rows)
 

@@ -211,7 +211,7 @@ def self_clustering(
     a little below 0 (down to −1/(max(n, d) − 1)) where rows are more even than random ones. Arguments as for
     ``cosine_std``.
 
-    Known wrong: with the diagonal i = j counted, isotropic rows score about d/n instead of 0.
+    Known wrong: with the diagonal i = j counted, isotropic rows score 1/n instead of 0.
 
     Returns:
         nan when d = 1 or n < 2.

@@ -99,8 +99,9 @@ def asked_for(asked: Any, able: Iterable[str], *, who: str) -> tuple[Asked, ...]
     ]
     for entry in entries:
         for need in sorted(set(entry.needs) - able):
-            remedy = "pass groups=" if need == GROUPS else f"call fastaniso.{entry.metric.name} on the rows"
-            raise ValueError(f"metrics: {entry.metric.name!r} needs {need}, which {who} does not have; {remedy}")
+            name = entry.metric.name
+            remedy = "pass groups=" if need == GROUPS else f"call fastaniso.{name}, or describe(hidden, metrics=[{name!r}])"
+            raise ValueError(f"metrics: {name!r} needs {need}, which {who} does not have; {remedy}")
     return tuple({entry.label: entry for entry in entries}.values())
 
 

@@ -93,14 +93,15 @@ def isoscore(participation_ratio: Tensor, dim: int) -> Tensor:
 
 
 def isoscore_star(gram: Gram, *, zeta: float, target: Gram | Tensor | None = None, legacy: str | None = None) -> Tensor:
-    """IsoScore of (1 − ζ)C + ζC₀ (Rudman & Eickhoff 2024); without a target C₀ = (tr C/d)·I.
+    """IsoScore of (1 − ζ)C + ζC₀ (Rudman & Eickhoff 2023); without a target C₀ = (tr C/d)·I.
 
     ``legacy="identity"``: C over n − 1 and C₀ = I, whatever the scale of the rows.
     """
     if not 0 <= zeta <= 1:
         raise ValueError(f"zeta: expected a number from 0 (no shrinkage) to 1, got {zeta!r}")
     n, identity = gram.counts[0].double(), torch.eye(gram.dim, dtype=torch.float64, device=gram.sums.device)
-    if _known(legacy, "identity"):
+    _check_legacy(legacy, "identity")
+    if legacy:
         if target is not None:
             raise ValueError("target: legacy='identity' takes the identity; leave out one of the two")
         covariance, shrink_to = ratio(raw_scatter(gram), n - 1), identity
@@ -120,7 +121,7 @@ def rankme(shares: Tensor, n: Tensor, epsilon: float) -> Tensor:
     """exp H(p), p_k = s_k + ε over the min(n, d) that exist, s_k = σ_k/Σσ: Σp = 1 + ε·min(n, d)."""
     if not 0 <= epsilon < 1:
         raise ValueError(f"epsilon: expected a number from 0 to below 1, got {epsilon!r}")
-    exist = torch.arange(len(shares), device=shares.device) < n
+    exist = torch.arange(len(shares), device=shares.device) < n.clamp(min=1)
     return _entropy(torch.where(exist, shares + epsilon, 0)).exp()
 
 
@@ -134,9 +135,9 @@ def rankme_of(
     legacy: str | None = None,
 ) -> Tensor:
     """``rankme`` of a state; legacy "centered": σ of centred rows; "eigenvalues": σ² of centred rows."""
-    centred, squared = _known(legacy, "centered"), _known(legacy, "eigenvalues", "centered")
+    _check_legacy(legacy, "centered", "eigenvalues")
     eigenvalues = spectra.eigenvalues(center=center or legacy is not None, standardize=standardize, unit=unit)
-    sizes = eigenvalues if squared and not centred else eigenvalues.sqrt()
+    sizes = eigenvalues if legacy == "eigenvalues" else eigenvalues.sqrt()
     return rankme(ratio(sizes, sizes.sum()), spectra.gram.counts[0], epsilon)
 
 
@@ -168,13 +169,13 @@ def alpha_req(eigenvalues: Tensor, ranks: tuple[int, int], *, legacy: str | None
 
     Ranks above d, and those with λ_k = 0, are left out. ``legacy="weighted"``: each rank counts 1/k.
     """
-    weighted = _known(legacy, "weighted")
+    _check_legacy(legacy, "weighted")
     first, last = ranks
     if isinstance(first, bool) or not isinstance(first, int) or not isinstance(last, int) or not 1 <= first < last:
         raise ValueError(f"ranks: expected two ints, 1 <= first < last, got {ranks!r}")
     levels = eigenvalues[first - 1 : last]
     k = torch.arange(first, first + len(levels), dtype=torch.float64, device=levels.device)
-    weights = (levels > 0).double() / (k if weighted else 1)
+    weights = (levels > 0).double() / (k if legacy else 1)
     # Logarithms of zeros are left out by their weight of 0, which would not stand beside an inf.
     x, y = k.log(), torch.where(levels > 0, levels, 1).log()
     total = weights.sum()
@@ -203,8 +204,8 @@ def mev_of(
     legacy: str | None = None,
 ) -> Tensor:
     """``top_share`` of the rows as they are; legacy "centered": of centred rows."""
-    center = center or _known(legacy, "centered")
-    return top_share(spectra.eigenvalues(center=center, standardize=standardize, unit=unit))
+    _check_legacy(legacy, "centered")
+    return top_share(spectra.eigenvalues(center=center or legacy is not None, standardize=standardize, unit=unit))
 
 
 def raw_scatter(gram: Gram) -> Tensor:
@@ -229,11 +230,9 @@ def _covariance(target: Gram | Tensor, gram: Gram) -> Tensor:
     return target.to(gram.sums.device, torch.float64)
 
 
-def _known(legacy: str | None, *names: str) -> bool:
-    """Whether a legacy variant is asked for; refuses one that is none of ``names``."""
+def _check_legacy(legacy: str | None, *names: str) -> None:
     if legacy is not None and legacy not in names:
         raise ValueError(f"legacy: expected None or {' or '.join(map(repr, names))}, got {legacy!r}")
-    return legacy is not None
 
 
 def _entropy(shares: Tensor) -> Tensor:
