@@ -12,10 +12,10 @@ import torch
 from fastaniso.ops import dispatch as ops
 from fastaniso.rows import Rows
 
-_LONG_ENOUGH = 5e-3
-_LEAST_RUNS, _TIME_FOR_RUNS = 4, 0.05  # on a busy machine few of them have its cores to themselves
-_PRODUCTS = 2 * 10**8  # a millisecond or more on two cores: below, starting threads is most of it
-_LEAST_ROWS, _MOST_ROWS = 256, {"cpu": 4096, "triton": 32_768, "reference": 512}
+_LONG_ENOUGH = 20e-3  # for threads to start, and for a busy machine to show how busy it is
+_PRODUCTS = 10**9
+_LEAST_ROWS, _MOST_ROWS = 256, {"cpu": 16_384, "triton": 65_536, "reference": 512}
+_RUNS = 3
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Calibration:
     device: torch.device
 
     def seconds(self) -> float:
-        """Expected, from a run on a few thousand rows: some 100 ms, once a form of rows, device and thread count."""
+        """Expected, from a run on a few thousand rows: some 0.2 s, once a form of rows, device and thread count."""
         threads = torch.get_num_threads()
         return self.products / _products_a_second(self.op, self.dim, self.dtype, self.backend, self.device, threads)
 
@@ -39,11 +39,14 @@ class Calibration:
 def _products_a_second(
     op: str, dim: int, dtype: torch.dtype, backend: str, device: torch.device, threads: int
 ) -> float:
-    count = min(max(isqrt(2 * _PRODUCTS // dim), _LEAST_ROWS), _MOST_ROWS[backend])
-    seconds = _time(op, _rows(count, dim, dtype, device), backend)
-    while seconds < _LONG_ENOUGH and count < _MOST_ROWS[backend]:
-        count = min(2 * count, _MOST_ROWS[backend])
-        seconds = _time(op, _rows(count, dim, dtype, device), backend)
+    most = _MOST_ROWS[backend]
+    count = min(max(isqrt(2 * _PRODUCTS // dim), _LEAST_ROWS), most)
+    _time(op, _rows(_LEAST_ROWS, dim, dtype, device), backend)  # which may compile
+    seconds = _time(op, rows := _rows(count, dim, dtype, device), backend)
+    while seconds < _LONG_ENOUGH and count < most:
+        count = min(2 * count, most)
+        seconds = _time(op, rows := _rows(count, dim, dtype, device), backend)
+    seconds = min(seconds, *(_time(op, rows, backend) for _ in range(_RUNS - 1)))
     return count * (count - 1) / 2 * dim / seconds
 
 
@@ -53,16 +56,11 @@ def _rows(count: int, dim: int, dtype: torch.dtype, device: torch.device) -> Row
 
 
 def _time(op: str, rows: Rows, backend: str) -> float:
-    """Seconds of the quickest run of four, the first of which may compile, or of as many as there is time for."""
-    best, runs, began_all = float("inf"), 0, time.perf_counter()
-    while runs < _LEAST_RUNS or time.perf_counter() - began_all < _TIME_FOR_RUNS:
-        runs += 1
-        began = time.perf_counter()
-        counts = (
-            ops.pairs(rows, bins=2048, uniformity_t=(2.0,), backend=backend).counts
-            if op == "pairs"
-            else ops.neighbors(rows, k=10, backend=backend).counts
-        )
-        int(counts[0])  # wait for a GPU
-        best = min(best, time.perf_counter() - began)
-    return best
+    began = time.perf_counter()
+    counts = (
+        ops.pairs(rows, bins=2048, uniformity_t=(2.0,), backend=backend).counts
+        if op == "pairs"
+        else ops.neighbors(rows, k=10, backend=backend).counts
+    )
+    int(counts[0])  # wait for a GPU
+    return time.perf_counter() - began
