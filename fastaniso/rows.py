@@ -148,19 +148,19 @@ def _as_mask(mask: Any, tensor: Tensor, values: Tensor, name: str) -> Tensor:
     return given.reshape(values.shape[:2]).contiguous()
 
 
-def as_groups(groups: Any, rows: Rows, shape: torch.Size) -> Tensor:
+def as_groups(groups: Any, rows: Rows, shape: torch.Size, *, name: str = "groups") -> Tensor:
     """View integer group labels ``[...]`` as int64 (outer, inner) beside the rows."""
-    given = as_tensor(groups, "groups")
+    given = as_tensor(groups, name)
     if given.dtype.is_floating_point or given.dtype.is_complex or given.dtype == torch.bool:
-        raise TypeError(f"groups: expected integers, got {_words(given.dtype)}")
+        raise TypeError(f"{name}: expected integers, got {_words(given.dtype)}")
     if given.shape != shape:
         raise ValueError(
-            f"groups: expected the shape of hidden without its last axis, {tuple(shape)}, got {tuple(given.shape)}"
+            f"{name}: expected the shape of hidden without its last axis, {tuple(shape)}, got {tuple(given.shape)}"
         )
     if given.device != rows.values.device:
         raise ValueError(
-            f"groups: expected them on {rows.values.device} beside hidden, got {given.device}; "
-            "pass groups.to(hidden.device)"
+            f"{name}: expected them on {rows.values.device} beside hidden, got {given.device}; "
+            f"pass {name}.to(hidden.device)"
         )
     return given.reshape(rows.values.shape[:2]).to(torch.int64).contiguous()
 
