@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+from fastaniso import passes
 from fastaniso.accumulator import Accumulator, check_memory, scatters_for
 from fastaniso.neighborhood import nearest_of
 from fastaniso.ops import dispatch as ops
@@ -17,13 +19,13 @@ from fastaniso.spectral.scoring import gram_of
 from fastaniso.state import Gram, Moments
 from fastaniso.statistics import cosine, outliers
 from fastaniso.statistics import drift as drifts
-from fastaniso.statistics.catalogue import asked_for, merged_needs
+from fastaniso.statistics.catalogue import Asked, asked_for, merged_needs
 from fastaniso.statistics.describe import describe as described
 from fastaniso.statistics.describe import group_cosine as by_group
 from fastaniso.statistics.host import check_invalid_option, dropped_rows, to_host
-from fastaniso.statistics.metric import GROUPS, NEIGHBORS, PAIRS, RAW, UNIT
+from fastaniso.statistics.metric import AGAIN, GROUPS, NEIGHBORS, PAIRS, RAW, UNIT
 
-ROWS = frozenset({RAW, UNIT, PAIRS, NEIGHBORS})
+ROWS = frozenset({RAW, UNIT, PAIRS, NEIGHBORS, AGAIN})
 """States that can be made of rows alone."""
 
 
@@ -204,7 +206,7 @@ def describe(
     name, and variants side by side: ``metrics=["mev", ("mev", {"legacy": "centered"})]``. All share one pass of each
     kind, and none is made that no metric needs: ``gram`` then is what they ask for, unless it asks for more. "all"
     visits every pair of rows, once for distributions and once for neighbours, O(n² d); ``progress`` tells how far that
-    is. Other arguments as for ``cosine_std``.
+    is. Metrics of a second pass read the rows again, each for itself. Rows that equal the mean are left out of ``centered_mean_cosine``. Other arguments as for ``cosine_std``.
     """
     rows = as_rows(hidden, mask)
     asked = asked_for(metrics, ROWS if groups is None else {*ROWS, GROUPS}, who="describe")
@@ -214,18 +216,8 @@ def describe(
     check_memory(rows, memory_limit, gram=gram, groups=count, backend=backend)
     accumulator = Accumulator(gram=gram, groups=count, backend=backend, invalid=invalid)
     accumulator.update(hidden, mask, ids)
-    needs = merged_needs(asked)
-    options: dict[str, Any] = {"memory_limit": memory_limit, "progress": progress}
-    pairs = nearest = None
-    if PAIRS in needs or NEIGHBORS in needs:
-        sets = as_sets(hidden, None, mask, None, backend=backend, invalid=invalid)
-        if PAIRS in needs:
-            pairs = visited_pairs(sets, needs[PAIRS], **options)
-        if NEIGHBORS in needs:
-            nearest = nearest_of(sets, **needs[NEIGHBORS], **options)
-    return described(
-        accumulator.state, accumulator.group_moments, invalid=invalid, asked=asked, pairs=pairs, nearest=nearest
-    )
+    beside = _more_passes(hidden, asked, mask, backend, invalid, memory_limit, progress)
+    return described(accumulator.state, accumulator.group_moments, invalid=invalid, asked=asked, **beside)
 
 
 def backend_for(hidden: Any, backend: str = "auto") -> str:
@@ -236,6 +228,34 @@ def backend_for(hidden: Any, backend: str = "auto") -> str:
 def _moments(hidden: Any, mask: Any, backend: str, invalid: str, *, name: str = "hidden") -> Moments:
     check_invalid_option(invalid)
     return ops.moments(as_rows(hidden, mask, name=name), backend=backend)
+
+
+def _more_passes(
+    hidden: Any,
+    asked: Sequence[Asked],
+    mask: Any,
+    backend: str,
+    invalid: str,
+    memory_limit: int | str | None,
+    progress: Report | bool | None,
+) -> dict[str, Any]:
+    """What the metrics need beside sums of rows and scatters: all pairs, neighbours, and second looks at the rows."""
+    needs = merged_needs(asked)
+    made: dict[str, Any] = {}
+    if not needs.keys() & {PAIRS, NEIGHBORS, AGAIN}:
+        return made
+    options: dict[str, Any] = {"memory_limit": memory_limit, "progress": progress}
+    # Refuses rows that cannot be normalised before a long run begins.
+    sets = as_sets(hidden, None, mask, None, backend=backend, invalid=invalid)
+    if PAIRS in needs:
+        made["pairs"] = visited_pairs(sets, needs[PAIRS], **options)
+    if NEIGHBORS in needs:
+        made["nearest"] = nearest_of(sets, **needs[NEIGHBORS], **options)
+    # A row that equals the mean is no mistake of the caller's.
+    again: dict[str, Any] = {"mask": mask, "backend": backend, "invalid": "omit"}
+    calls = needs.get(AGAIN, {}).get("calls", ())
+    made["passes"] = {call: getattr(passes, call[0])(hidden, **dict(call[1]), **again) for call in calls}
+    return made
 
 
 def _check_same_space(state: Moments | Gram, other: Moments | Gram) -> None:

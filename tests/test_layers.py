@@ -37,7 +37,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "spectral": {"rows", "state", "ops", "statistics", "accumulator"},
     "functional": {
         *{"rows", "state", "ops", "statistics", "result", "accumulator", "sets", "progress"},
-        *{"spectral", "pairwise", "neighborhood"},
+        *{"spectral", "pairwise", "neighborhood", "passes"},
     },
     "transforms": {"rows", "state", "ops", "statistics", "result", "accumulator"},
     "models": set(),

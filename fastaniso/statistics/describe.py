@@ -33,7 +33,7 @@ def describe(
     asked: Sequence[Asked] = (),
     pairs: Pairs | None = None,
     nearest: Nearest | None = None,
-    passes: Mapping[str, Any] | None = None,
+    passes: Mapping[tuple[str, Any], Any] | None = None,
 ) -> Description:
     """Every statistic that ``state`` (and ``groups``, of the same rows) can give, and the metrics asked for.
 

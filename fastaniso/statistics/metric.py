@@ -14,7 +14,10 @@ from fastaniso.statistics.spectrum import Spectra
 
 STRUCTURES = ("linear", "gram", "pairs", "neighbors", "second pass", "groups")
 
-RAW, UNIT, GROUPS, PAIRS, NEIGHBORS = "raw scatter", "unit scatter", "groups", "pairs", "neighbors"
+RAW, UNIT, GROUPS, PAIRS, NEIGHBORS, AGAIN = (
+    *("raw scatter", "unit scatter", "groups"),
+    *("pairs", "neighbors", "the rows again"),
+)
 
 Value = Tensor | Mapping[str, Tensor]
 Options = Mapping[str, Any]
@@ -40,14 +43,14 @@ class Nearest:
 class States:
     """What the passes over some rows left: linear sums always, the others where a metric asked for them.
 
-    ``passes`` holds what second passes made, each under the name of its need.
+    ``passes`` holds what functions of the rows returned, by the name and the options of the metric.
     """
 
     linear: Moments | Gram
     groups: GroupMoments | None = None
     pairs: Pairs | None = None
     nearest: Nearest | None = None
-    passes: Mapping[str, Any] = field(default_factory=dict)
+    passes: Mapping[tuple[str, Any], Any] = field(default_factory=dict)
     _spectra: list[Spectra] = field(default_factory=list, repr=False)
 
     @property
@@ -65,7 +68,8 @@ class Metric:
 
     ``structure`` is one of "linear" (sums, one read), "gram" (second moments), "pairs" (all pairs of rows),
     "neighbors", "second pass" and "groups". ``needs`` names the states beside the linear sums and what they have to
-    hold (of pairs: arguments of ``Pairs.empty``; of neighbors: ``k`` and ``distances``); ``value`` makes one number, or
+    hold (of pairs: arguments of ``Pairs.empty``; of neighbors: ``k`` and ``distances``; of
+    the rows again: ``calls``); ``value`` makes one number, or
     several with names, on the states' device; None where rows are not enough to compute it. ``few_rows`` tells that the
     score is biased where there are few rows a dimension. ``also`` are other names it goes by.
     """
