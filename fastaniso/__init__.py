@@ -35,10 +35,13 @@ from fastaniso.result import (
     GroupPairs,
     Histogram,
     Hubness,
+    IntraSentenceSimilarity,
     LevinaBickel,
     Norms,
     OutlierDimensions,
     PairStatistics,
+    SelfSimilarity,
+    SequenceCosine,
     TwoNN,
 )
 from fastaniso.spectral import (
@@ -71,6 +74,7 @@ from fastaniso.state import (
 from fastaniso.statistics.catalogue import Catalogue, metrics
 from fastaniso.statistics.host import InvalidRowsError
 from fastaniso.statistics.metric import Metric
+from fastaniso.words import inter_cosine, intra_sentence_similarity, self_similarity, sequence_cosine
 
 __all__ = [
     "Accumulator",
@@ -86,6 +90,7 @@ __all__ = [
     "GroupPairs",
     "Histogram",
     "Hubness",
+    "IntraSentenceSimilarity",
     "InvalidRowsError",
     "LevinaBickel",
     "Metric",
@@ -96,6 +101,8 @@ __all__ = [
     "PairStatistics",
     "Pairs",
     "Plan",
+    "SelfSimilarity",
+    "SequenceCosine",
     "StateMismatchError",
     "TwoNN",
     "__version__",
@@ -116,6 +123,8 @@ __all__ = [
     "group_cosine",
     "group_pairs",
     "hubness",
+    "inter_cosine",
+    "intra_sentence_similarity",
     "isoscore",
     "isoscore_star",
     "levina_bickel",
@@ -137,6 +146,8 @@ __all__ = [
     "save_state",
     "scan",
     "self_clustering",
+    "self_similarity",
+    "sequence_cosine",
     "spectral_entropy",
     "stable_rank",
     "top_eigenvalue_share",

@@ -33,6 +33,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "progress",
     },
     "passes": {"rows", "state", "ops", "statistics", "result", "plan"},
+    "group_stream": {"rows", "state", "ops", "statistics", "result", "plan", "tiles"},
+    "words": {"_version", "state", "ops", "statistics", "result", "tiles", "group_stream"},
     "accumulator": {"rows", "state", "ops", "statistics", "result", "plan"},
     "spectral": {"rows", "state", "ops", "statistics", "accumulator"},
     "functional": {

@@ -14,6 +14,7 @@ from fastaniso.result.histogram import Axis, Histogram, Interval, Quantile, Shar
 from fastaniso.result.neighbors import Hubness, LevinaBickel, NearestNeighbors, TwoNN
 from fastaniso.result.pairs import Extrema, Extreme, GroupPairs, Intervals, PairStatistics, Sample
 from fastaniso.result.second_pass import CosineToMean
+from fastaniso.result.words import IntraSentenceSimilarity, SelfSimilarity, SequenceCosine
 
 __all__ = [
     "Axis",
@@ -30,6 +31,7 @@ __all__ = [
     "Hubness",
     "Interval",
     "Intervals",
+    "IntraSentenceSimilarity",
     "LevinaBickel",
     "NearestNeighbors",
     "Norms",
@@ -38,6 +40,8 @@ __all__ = [
     "Quantile",
     "Result",
     "Sample",
+    "SelfSimilarity",
+    "SequenceCosine",
     "Share",
     "TopDimensions",
     "TwoNN",

@@ -1,0 +1,42 @@
+"""Similarity within words, sentences and sequences, from sums by group."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fastaniso.state import GroupMoments
+from fastaniso.statistics.cosine import ratio
+
+
+def unit_means(groups: GroupMoments) -> Tensor:
+    """ū of each group, (g, d)."""
+    return groups.unit_sum / groups.counts[:, None]
+
+
+def to_own_mean(groups: GroupMoments, raw_sum: Tensor) -> Tensor:
+    """Mean cosine of the rows of a group to its mean row: (Σu)·m/(n‖m‖), m = Σx/n: (g,); nan where m is zero.
+
+    Σx stands for m, and is divided by its largest entry, so that squares stay within float64.
+    """
+    total = raw_sum / raw_sum.abs().amax(1, keepdim=True)
+    lengths = torch.linalg.vector_norm(total, dim=1)
+    # Rounded unit rows whose lengths all err the same way make Σu too long or too short: √(n·Σ‖u‖²) for n.
+    norms = (groups.counts * groups.unit_squared).sqrt()
+    cosines: Tensor = torch.linalg.vecdot(groups.unit_sum, total) / (norms * lengths)
+    return cosines
+
+
+def instance_sums(groups: GroupMoments) -> tuple[Tensor, Tensor]:
+    """Σū_g (d,) and Σ‖ū_g‖² (): what ``between_instances`` takes, summed over all groups."""
+    means = unit_means(groups)
+    return means.sum(0), means.flatten().dot(means.flatten())
+
+
+def between_instances(mean_sum: Tensor, mean_squares: Tensor, groups: int) -> Tensor:
+    """(‖Σū_g‖² − Σ‖ū_g‖²)/(G(G−1)): mean cosine of a row of one group and one of another, every group counting once.
+
+    The expectation of the mean over one random instance a group; nan of fewer than two groups.
+    """
+    pairs = mean_sum.new_tensor(groups * (groups - 1))
+    return ratio(mean_sum.dot(mean_sum) - mean_squares, pairs)
