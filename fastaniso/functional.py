@@ -42,6 +42,10 @@ def mean_cosine(
 
     (‖s‖² − Σ‖u‖²)/(n(n−1)) and s_x·s_y/(n·m), with u = x/‖x‖ and s = Σu: one linear pass, no pair is formed.
 
+    Known wrong: torchmetrics' ``pairwise_cosine_similarity(x).mean()`` is (n−1)/n times this, its diagonal is zero; the
+    mean of a full matrix counts n cosines of 1; n in place of Σ‖u‖² leaves the rounding of unit rows, some 1e-8, where
+    the mean is near zero.
+
     Args:
         hidden: ``[..., d]`` float32, float64, float16 or bfloat16: tensor, NumPy array or anything with DLPack.
         other: A second set ``[..., d]`` on the same device, or None.
@@ -86,8 +90,11 @@ def cosine_std(
 
     From the central scatter S of the unit rows, in one O(n d²) pass and O(d²) memory; nothing is formed as
     E[c²] − mean². In a collapsed cloud one term is of fourth order in the spread: float32 rows keep about two digits
-    where 1 − mean is 1e-6 and none below 1e-8, float64 rows keep theirs; pass ``hidden.double()`` there. Arguments as
-    for ``mean_cosine``; ``memory_limit`` in bytes or as a string such as "2 GB". nan when there is no pair.
+    where 1 − mean is 1e-6 and none below 1e-8, float64 rows keep theirs; pass ``hidden.double()`` there. In [0, 1].
+    Arguments as for ``mean_cosine``; ``memory_limit`` in bytes or as a string such as "2 GB". nan when there is no
+    pair.
+
+    Known wrong: √(E[c²] − mean²) in a collapsed cloud, which has no digit left; a full matrix with its n cosines of 1.
     """
     state = gram_of(hidden, mask, backend, invalid, memory_limit, unit=True)
     if other is None:
@@ -109,6 +116,8 @@ def group_cosine(
     (‖s_g‖² − Σ‖u‖²)/(n_g(n_g−1)) within, s_a·s_b/(n_a n_b) between; pooled over pairs of rows, not over groups.
     ``groups`` are integer labels ``[...]``, any values; O(n d) time, O(G d) memory. A label of masked rows only is no
     group. Words in contexts (SelfSim, Ethayarajh 2019) are groups by word, sequences groups by sequence.
+
+    Known wrong: the mean of the groups' means for ``pooled_within``, which counts a pair of a small group more.
     """
     check_invalid_option(invalid)
     rows = as_rows(hidden, mask)
@@ -123,7 +132,9 @@ def dimension_contributions(
     """Contribution of each dimension to the mean cosine, (s_k² − Σu_k²)/(n(n−1)); norms are those of the full rows.
 
     They sum to the mean cosine over the ordered pairs i ≠ j (Timkey & van Schijndel 2021, exact where the paper
-    samples). nan when n < 2.
+    samples). One read, O(n d). nan when n < 2.
+
+    Known wrong: contributions of a sample of pairs; the cosine of rows that lack a dimension, which has other norms.
     """
     state = _moments(hidden, mask, backend, invalid)
     counts, mean, values = to_host(state.counts, cosine.mean(state), cosine.contributions(state))
@@ -132,7 +143,12 @@ def dimension_contributions(
 
 
 def drift(hidden: Any, *, mask: Any = None, backend: str = "auto", invalid: str = "raise") -> Drift:
-    """Drift of the mean: ‖x̄‖ in units of x; without scale ‖x̄‖/E‖x‖ and ‖ū‖, u = x/‖x‖ (Godey et al. 2024, §3.3)."""
+    """Drift of the mean: ‖x̄‖ in units of x; without scale ‖x̄‖/E‖x‖ and ‖ū‖, u = x/‖x‖ (Godey et al. 2024, §3.3).
+
+    The latter two in [0, 1]; ‖ū‖² is the mean cosine with the pairs i = j counted. One read, O(n d). nan when n = 0.
+
+    Known wrong: ‖x̄‖ compared between layers, whose norms differ.
+    """
     state = _moments(hidden, mask, backend, invalid)
     counts, values = to_host(state.counts, drifts.drift(state))
     dropped_rows(counts, invalid)
@@ -140,7 +156,10 @@ def drift(hidden: Any, *, mask: Any = None, backend: str = "auto", invalid: str 
 
 
 def norms(hidden: Any, *, mask: Any = None, backend: str = "auto", invalid: str = "raise") -> Norms:
-    """Mean, standard deviation (over n, not n−1), minimum and maximum of the norms ‖x‖."""
+    """Mean, standard deviation (over n, not n−1), minimum and maximum of the norms ‖x‖. One read, O(n d).
+
+    Known wrong: norms of float16 rows in float16, whose squares overflow from 256 on.
+    """
     state = _moments(hidden, mask, backend, invalid)
     counts, values = to_host(state.counts, drifts.norms(state))
     dropped_rows(counts, invalid)
@@ -206,7 +225,8 @@ def describe(
     name, and variants side by side: ``metrics=["mev", ("mev", {"legacy": "centered"})]``. All share one pass of each
     kind, and none is made that no metric needs: ``gram`` then is what they ask for, unless it asks for more. "all"
     visits every pair of rows, once for distributions and once for neighbours, O(n² d); ``progress`` tells how far that
-    is. Metrics of a second pass read the rows again, each for itself. Rows that equal the mean are left out of ``centered_mean_cosine``. Other arguments as for ``cosine_std``.
+    is. Metrics of a second pass read the rows again, each for itself; rows that equal the mean are left out of
+    ``centered_mean_cosine``. Other arguments as for ``cosine_std``.
     """
     rows = as_rows(hidden, mask)
     asked = asked_for(metrics, ROWS if groups is None else {*ROWS, GROUPS}, who="describe")

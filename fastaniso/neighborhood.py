@@ -86,6 +86,8 @@ def two_nn(
     rows; the ``share`` of the rows with the smallest ratios is fitted. Of rows with one direction one is kept, the
     others are counted as duplicates. Distances of near rows are computed from the rows in float64. nan where fewer than
     three rows are left. Other arguments as for ``nearest_neighbors``.
+
+    Known wrong: 1 − c in place of the distance √(2 − 2c), which halves the dimension; a line with an intercept.
     """
     if not 0 < share < 1:
         raise ValueError(f"share: expected a number between 0 and 1, got {share!r}")
@@ -122,6 +124,8 @@ def levina_bickel(
     r_j are the distances ‖u_i − u_j‖ of a row to its k ≥ 2 nearest (Levina & Bickel 2004). ``average="inverse"``
     averages 1/m̂, the maximum likelihood of all rows together (MacKay & Ghahramani 2005); ``"direct"`` averages m̂, as
     the paper does, and is larger. Duplicates, distances and other arguments as for ``two_nn``.
+
+    Known wrong: 1 − c in place of the distance √(2 − 2c), which halves the dimension; the row itself among its k.
     """
     check_k("k", k)
     if k < 2:
@@ -162,6 +166,8 @@ def hubness(
 
     The occurrence of a candidate is the number of rows that have it among their k largest cosines; candidates are the
     rows themselves, or those of ``other``. Arguments as for ``nearest_neighbors``.
+
+    Known wrong: a row as its own neighbour, which leaves no antihubs.
     """
     check_k("k", k)
     sets = as_sets(hidden, other, mask, other_mask, backend=backend, invalid=invalid)

@@ -177,6 +177,8 @@ def uniformity(
 
     −t‖u − v‖² = 2t(c − 1), so it lies in [−4t, 0]; more negative is more uniform. 0 < t ≤ 20. nan where there is no
     pair. Other arguments as for ``pairs``.
+
+    Known wrong: with pairs i = j, each e⁰ = 1, or of rows that are not normalised.
     """
     _check_t("t", t)
     sets = as_sets(hidden, other, mask, other_mask, backend=backend, invalid=invalid)

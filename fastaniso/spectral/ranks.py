@@ -75,8 +75,8 @@ def isoscore(
     Isotropic rows of d = 768 score .39, .56, .87 and .96 at n = 500, 1 000, 5 000 and 20 000: a UserWarning below 10
     rows a dimension; ``corrected=True`` takes that bias away (see ``participation_ratio``). Other arguments as there.
 
-    Known wrong: the first release of the ``IsoScore`` package takes (d, n): given (n, d) it scores the dimensions as
-    if they were points. Its 2.0 takes (n, d), and rounds √d to float32.
+    Known wrong: release 1.0 of the package ``IsoScore`` takes (d, n). Given (n, d) it raises where n > d, and scores
+    the dimensions as if they were points where not (.196 for .153 on one set). Release 2.0 takes (n, d).
 
     Returns:
         nan when d = 1 or the rows do not vary.

@@ -100,7 +100,9 @@ def asked_for(asked: Any, able: Iterable[str], *, who: str) -> tuple[Asked, ...]
     for entry in entries:
         for need in sorted(set(entry.needs) - able):
             name = entry.metric.name
-            remedy = "pass groups=" if need == GROUPS else f"call fastaniso.{name}, or describe(hidden, metrics=[{name!r}])"
+            remedy = (
+                "pass groups=" if need == GROUPS else f"call fastaniso.{name}, or describe(hidden, metrics=[{name!r}])"
+            )
             raise ValueError(f"metrics: {name!r} needs {need}, which {who} does not have; {remedy}")
     return tuple({entry.label: entry for entry in entries}.values())
 
