@@ -27,7 +27,7 @@ print(fastaniso.metrics())                                          # this list
 ```
 
 Notation: n rows x of d numbers, u = x/|x|, c the cosine of a pair of rows, s = sum u, C the covariance over n,
-lambda its eigenvalues, sigma the singular values of the rows. `conventions` of a result holds the options of its values.
+lambda its eigenvalues, sigma the singular values of the rows. `conventions` of a result hold the options of its values.
 """
 
 TRAPS = """\

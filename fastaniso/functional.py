@@ -175,7 +175,7 @@ def outlier_dimensions(
     ``dimensions`` are those whose variance is ``factor`` = 5 or more times the mean variance (Rudman et al. 2023), the
     largest first. One O(n d) read. Arguments otherwise as for ``mean_cosine``.
 
-    A variance comes from Σx² and Σx: where it is below some 1e-8 of x̄² (float32 rows), it is rounding.
+    A variance comes from Σx² and Σx: where it is below some 3e-7 of x̄² (float32 rows), it is rounding.
 
     Known wrong: the *excess* kurtosis over all n·d numbers, which mixes rows of different length with dimensions of
     different size.
