@@ -16,6 +16,7 @@ from fastaniso.functional import (
     outlier_dimensions,
 )
 from fastaniso.grouped import group_pairs
+from fastaniso.intervals import mean_cosine_interval, subsample_curve
 from fastaniso.neighborhood import hubness, levina_bickel, nearest_neighbors, two_nn
 from fastaniso.pairwise import cosine_extrema, cosine_histogram, cosine_quantiles, pairs, uniformity
 from fastaniso.passes import (
@@ -37,11 +38,13 @@ from fastaniso.result import (
     Hubness,
     IntraSentenceSimilarity,
     LevinaBickel,
+    MeanCosineInterval,
     Norms,
     OutlierDimensions,
     PairStatistics,
     SelfSimilarity,
     SequenceCosine,
+    SubsampleCurve,
     TwoNN,
 )
 from fastaniso.spectral import (
@@ -93,6 +96,7 @@ __all__ = [
     "IntraSentenceSimilarity",
     "InvalidRowsError",
     "LevinaBickel",
+    "MeanCosineInterval",
     "Metric",
     "Moments",
     "Neighbors",
@@ -104,6 +108,7 @@ __all__ = [
     "SelfSimilarity",
     "SequenceCosine",
     "StateMismatchError",
+    "SubsampleCurve",
     "TwoNN",
     "__version__",
     "alignment",
@@ -130,6 +135,7 @@ __all__ = [
     "levina_bickel",
     "load_state",
     "mean_cosine",
+    "mean_cosine_interval",
     "measure",
     "metrics",
     "mev",
@@ -150,6 +156,7 @@ __all__ = [
     "sequence_cosine",
     "spectral_entropy",
     "stable_rank",
+    "subsample_curve",
     "top_eigenvalue_share",
     "two_nn",
     "uniformity",

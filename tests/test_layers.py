@@ -35,6 +35,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "passes": {"rows", "state", "ops", "statistics", "result", "plan"},
     "group_stream": {"rows", "state", "ops", "statistics", "result", "plan", "tiles"},
     "words": {"_version", "state", "ops", "statistics", "result", "tiles", "group_stream"},
+    "intervals": {
+        *{"_version", "rows", "state", "ops", "statistics", "result", "tiles", "sampling", "group_stream"},
+    },
     "accumulator": {"rows", "state", "ops", "statistics", "result", "plan"},
     "spectral": {"rows", "state", "ops", "statistics", "accumulator"},
     "functional": {

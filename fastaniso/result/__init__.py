@@ -11,6 +11,7 @@ from fastaniso.result.description import (
     TopDimensions,
 )
 from fastaniso.result.histogram import Axis, Histogram, Interval, Quantile, Share
+from fastaniso.result.intervals import MeanCosineInterval, SubsampleCurve
 from fastaniso.result.neighbors import Hubness, LevinaBickel, NearestNeighbors, TwoNN
 from fastaniso.result.pairs import Extrema, Extreme, GroupPairs, Intervals, PairStatistics, Sample
 from fastaniso.result.second_pass import CosineToMean
@@ -33,6 +34,7 @@ __all__ = [
     "Intervals",
     "IntraSentenceSimilarity",
     "LevinaBickel",
+    "MeanCosineInterval",
     "NearestNeighbors",
     "Norms",
     "OutlierDimensions",
@@ -43,6 +45,7 @@ __all__ = [
     "SelfSimilarity",
     "SequenceCosine",
     "Share",
+    "SubsampleCurve",
     "TopDimensions",
     "TwoNN",
     "json_ready",
