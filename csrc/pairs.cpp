@@ -8,15 +8,39 @@ namespace fastaniso {
 namespace {
 
 constexpr double kInfinity = std::numeric_limits<double>::infinity();
+constexpr int64_t kPivotRows = 64;
 constexpr double kPivotGrid = 0x1p-16;  // coarse beside the last digit of a cosine, fine beside a spread that it has
 constexpr int64_t kCountsInHistogram = int64_t{1} << 31;  // pairs before 32 bits might overflow
 
-// The cosine of the first rows' means: near the middle of the cosines where they have one.
+// Σu over the first rows that can be normalised.
+struct FirstUnits {
+  std::vector<double> sum;
+  int64_t kept = 0;
+
+  explicit FirstUnits(const Rows& rows) : sum(rows.dim) {
+    double norms[kPivotRows];
+    const int64_t one_group[kPivotRows] = {};
+    const int64_t count = rows.outer * rows.inner;
+    for (int64_t begin = 0; begin < count && kept < 2; begin += kPivotRows) {
+      const int64_t end = std::min(begin + kPivotRows, count);
+      RowTotals totals = no_rows();
+      kernels().norms[rows.dtype](rows, begin, end, totals, norms);
+      if (totals.kept == 0) continue;
+      kept += totals.kept;
+      kernels().add_units[rows.dtype](rows, begin, end, norms, one_group - begin, 0, rows.dim, sum.data());
+    }
+  }
+};
+
+// The mean cosine of the first rows' pairs, on a grid.
 double cosine_pivot(const Rows& rows, const Rows* other) {
-  const UnitPivot ours(rows), theirs(other ? *other : rows);
+  const FirstUnits ours(rows), theirs(other ? *other : rows);
   double product = 0;
-  for (size_t k = 0; k < ours.values().size(); ++k) product += ours.values()[k] * theirs.values()[k];
-  return std::nearbyint(product / kPivotGrid) * kPivotGrid;
+  for (int64_t k = 0; k < rows.dim; ++k) product += ours.sum[k] * theirs.sum[k];
+  const double n = double(ours.kept), pairs = other ? n * double(theirs.kept) : n * (n - 1);
+  if (pairs == 0) return 0;
+  const double mean = (other ? product : product - n) / pairs;
+  return std::nearbyint(mean / kPivotGrid) * kPivotGrid;
 }
 
 Extreme none(double worst) { return {worst, kNoRow, kNoRow}; }

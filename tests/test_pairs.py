@@ -27,15 +27,24 @@ def all_cosines(rows: Rows, other: Rows | None = None) -> tuple[Tensor, Tensor, 
 
 
 def pivot_of(rows: Rows, other: Rows | None = None) -> float:
-    """About where the kernel puts its pivot: the cosine of the means of the first rows, or 0."""
+    """About where the kernel puts its pivot: the mean cosine of the first rows' pairs."""
 
-    def mean(of: Rows) -> Tensor:
-        values, norms, _ = reference._keep(of.values, of.mask, 0)
-        first = (values / norms[:, None])[: max(1, min(64, of.count // 16))]
-        mean = first.sum(0) / max(len(first), 1)
-        return mean if mean.square().sum() >= 0.1 else 0 * mean
+    def first(of: Rows) -> Tensor:
+        seen = of.values.new_ones(1, of.count, dtype=torch.bool) if of.mask is None else of.mask
+        for stop in range(64, of.count + 64, 64):
+            mask = seen.flatten() & (torch.arange(of.count) < stop)
+            values, norms, _ = reference._keep(of.values, mask, 0)
+            if len(values) > 1:
+                break
+        return (values / norms[:, None]) if of.count else of.values.new_zeros(0, of.dim).double()
 
-    return float(mean(rows) @ mean(rows if other is None else other))
+    ours = first(rows)
+    theirs = ours if other is None else first(other)
+    if len(ours) < 2 or not len(theirs):
+        return 0.0
+    total, pairs = (ours @ theirs.T).sum(), len(ours) * len(theirs)
+    mean = float(total / pairs if other is not None else (total - len(ours)) / (pairs - len(ours)))
+    return round(mean * 2**16) / 2**16
 
 
 def check(ours: Pairs, rows: Rows, other: Rows | None, dtype: torch.dtype) -> None:
@@ -203,6 +212,12 @@ def test_blocks_merge_to_the_whole(seed: int, n: int, cut: int, dim: int) -> Non
     torch.testing.assert_close(merged.moments, whole.moments, rtol=1e-6, atol=4e-7 * n * n)
     torch.testing.assert_close(merged.exponentials, whole.exponentials, rtol=1e-6, atol=1e-6)
     assert merged.coverage.area("rows", (0, n), "rows", (0, n)) == cut * n + (n - cut) ** 2
+
+
+def test_one_pair_has_no_spread(isa: str) -> None:
+    moments = dispatch.pairs(as_rows(torch.randn(2, 30)), backend="cpu").moments
+    assert moments is not None
+    assert moments[1] < 1e-15
 
 
 def test_more_pairs_than_fit_in_32_bits() -> None:
