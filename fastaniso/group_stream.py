@@ -20,6 +20,7 @@ from fastaniso.rows import Rows, as_groups, as_rows, as_tensor
 from fastaniso.state import GroupMoments, Moments
 from fastaniso.statistics.host import check_invalid_option, dropped_rows, to_host
 from fastaniso.statistics.second_pass import kept_rows, wide_rows
+from fastaniso.statistics.words import some_groups
 from fastaniso.tiles import gather
 
 _NUMBERS = 2**19  # of the rows whose groups are summed at once
@@ -148,9 +149,8 @@ def _joined(before: Sums, after: Sums) -> Sums:
 
 
 def _part(sums: Sums, chosen: slice | Tensor) -> Sums:
-    m = sums.moments
-    moments = replace(m, counts=m.counts[chosen], unit_sum=m.unit_sum[chosen], unit_squared=m.unit_squared[chosen])
-    return Sums(sums.labels[chosen], moments, None if sums.raw is None else sums.raw[chosen])
+    raw = None if sums.raw is None else sums.raw[chosen]
+    return Sums(sums.labels[chosen], some_groups(sums.moments, chosen), raw)
 
 
 def _counted(sums: Sums) -> Iterator[Sums]:

@@ -305,3 +305,19 @@ def test_results_print_and_go_to_json(name: str, words: str) -> None:
     assert set(plain["conventions"]) >= {"values"}
     with pytest.raises(ValueError, match="read-only"):
         found.values[0] = 0
+
+
+def test_describe_gives_the_same_numbers() -> None:
+    words = torch.unique(LABELS, return_inverse=True)[1] * 2  # ids 1, 3, … are of no row
+    names = ["self_similarity", "inter_cosine", "sequence_cosine", ("self_similarity", {"min_count": 20})]
+    given = fastaniso.describe(X, groups=words, metrics=names).metrics
+    by_batch = fastaniso.Accumulator(metrics=names, groups=9).update(X, groups=words).result().metrics
+    for found in (given, by_batch):
+        for label, options in (("self_similarity", {}), ("self_similarity(min_count=20)", {"min_count": 20})):
+            result = fastaniso.self_similarity(X, words, **options)
+            for field, value in found[label].items():
+                assert value == pytest.approx(getattr(result, field), abs=1e-7), field
+        assert found["inter_cosine"] == pytest.approx(fastaniso.inter_cosine(X, words), abs=1e-7)
+        sequences = fastaniso.sequence_cosine(X, words)
+        for field, value in found["sequence_cosine"].items():
+            assert value == pytest.approx(getattr(sequences, field), abs=1e-6), field

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from fastaniso.state import GroupMoments
 from fastaniso.statistics.cosine import ratio
+
+
+def some_groups(groups: GroupMoments, chosen: slice | Tensor) -> GroupMoments:
+    """The state of some of the groups, by a slice, their indices or a mask; of dropped rows it tells what it told."""
+    return replace(
+        groups,
+        counts=groups.counts[chosen],
+        unit_sum=groups.unit_sum[chosen],
+        unit_squared=groups.unit_squared[chosen],
+    )
 
 
 def unit_means(groups: GroupMoments) -> Tensor:

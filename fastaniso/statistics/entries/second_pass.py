@@ -57,7 +57,7 @@ ENTRIES = (
         name="row_mean_cosines",
         structure="second pass",
         range="[-1, 1]",
-        convention="of each row to the n-1 others, (u_i . s - 1) / (n-1)",
+        convention="of each row to the n-1 others, (u_i . s - |u_i|^2) / (n-1)",
         source="",
         cost=TWICE,
     ),
@@ -67,7 +67,7 @@ ENTRIES = (
         range="[0, 2^alpha]",
         convention="mean of |u_i - u_i+|^alpha over given pairs",
         source="Wang & Isola 2020",
-        cost="O(n d), one read of both sets",
+        cost="O(n d), two reads of both sets",
         options={"alpha": 2.0},
     ),
 )
