@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 EXTRAS := test,lint,demo
 SOURCES := CMakeLists.txt pyproject.toml setup.py $(wildcard csrc/*.cpp csrc/*.h csrc/isa/*)
-PYTHON_FILES := fastaniso tests bench setup.py
+PYTHON_FILES := fastaniso tests bench docs setup.py
 CPP_FILES := $(wildcard csrc/*.cpp csrc/*.h csrc/isa/* csrc/tests/*)
 
 .PHONY: help demo test test-python test-cpp test-neon package lint format bench gpu docs clean
@@ -70,8 +70,9 @@ gpu:  ## on a GPU machine, with the packages it has: correctness, then benchmark
 	$(PYTHON) -m pip install --no-build-isolation --no-deps .
 	cd bench && $(PYTHON) gpu.py
 
-docs: $(VENV)/.ready  ## the API reference, as HTML in build/docs, from the docstrings
+docs: $(VENV)/.ready  ## the catalogue of metrics, and the API reference as HTML in build/docs, from the docstrings
 	$(PIP) install 'pdoc>=14'
+	$(BIN)/python docs/metrics.py
 	$(BIN)/python -m pdoc --docformat google -o build/docs fastaniso
 
 clean:  ## what the targets made
