@@ -70,6 +70,20 @@ def test_a_dimension_that_does_not_vary_comes_out_zero(dtype: torch.dtype, value
         assert not fitted.transform(x)[:, 3].any()
 
 
+@pytest.mark.parametrize("value", [0.1, 1000.1])
+def test_a_constant_is_one_in_a_state_that_rounded_it_too(value: float) -> None:
+    x = rows(3000, 5).float()
+    x[:, 3] = value
+    accumulator = fastaniso.Accumulator(gram="raw")
+    for batch in x.split([7, 1000, 993, 1000]):
+        accumulator.update(batch)
+    fitted = Standardize.from_state(accumulator.state)
+    assert fitted.scale_[3] == 1
+    # The mean of float32 sums is off by some roundings, and that is all there is to see.
+    assert fitted.transform(x)[:, 3].abs().max() <= 4 * torch.finfo(torch.float32).eps * value
+    np.testing.assert_allclose(fitted.scale_, x.double().std(0, correction=0).masked_fill(x.std(0) == 0, 1), rtol=1e-5)
+
+
 def test_pca_whitening_is_scikit_learns_over_n() -> None:
     x = rows(300, 6)
     ours = Whiten().fit(x)
@@ -118,6 +132,7 @@ def test_null_directions_come_out_zero_and_not_as_noise() -> None:
     white = Whiten().fit_transform(x)
     assert (covariance(white)[:8, :8] - torch.eye(8)).abs().max() < 1e-9
     assert not white[:, 8:].any()
+    assert (Whiten().fit(x).eigenvalues_ >= 0).all()
     assert not Whiten().fit_transform(torch.ones(4, 3)).any()
     full = Whiten(shrinkage=0.5).fit(x)
     assert np.linalg.matrix_rank(full.matrix_) == 20

@@ -17,8 +17,10 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import check_estimator
 
+from fastaniso import Accumulator
 from fastaniso.transforms import AllButTheTop, Center, DropDimensions, Standardize, Whiten
 
 ESTIMATORS = {
@@ -157,6 +159,16 @@ def test_a_refit_forgets_names_and_width() -> None:
     center.fit(torch.randn(4, 3))
     assert center.n_features_in_ == 3
     assert not hasattr(center, "feature_names_in_")
+    center.fit(pandas.DataFrame(rows(), columns=list("abcde")))
+    center.fit_state(Accumulator().update(torch.randn(4, 2)).state)
+    assert center.n_features_in_ == 2
+    assert not hasattr(center, "feature_names_in_")
+
+
+@every_estimator
+def test_the_tags_tell_which_dtypes_are_kept(estimator: Any) -> None:
+    assert get_tags(estimator).transformer_tags.preserves_dtype == ["float64", "float32", "float16"]
+    assert not get_tags(estimator).input_tags.allow_nan
 
 
 def test_parameters_take_effect_with_the_next_fit() -> None:

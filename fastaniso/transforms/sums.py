@@ -85,7 +85,7 @@ class Sums:
         """Mean of (x − x̄)² by dimension, float64 (d,): of a Gram its own, else mean square minus squared mean."""
         if isinstance(self.state, Gram):
             return self.covariance.diagonal()
-        return (self.mean_square - (self.state.sums[0] / self.n).square()).clamp(min=0)
+        return self.mean_square - (self.state.sums[0] / self.n).square()
 
     @property
     def covariance(self) -> Tensor:
@@ -120,7 +120,7 @@ def block_rows(rows: Rows) -> int:
 
 def _state(rows: Rows, origin: Tensor, scatter: bool) -> Moments | Gram:
     # float32 − float64 is computed in float64, where the difference of two float32 numbers this close is exact.
-    shifted = Rows(torch.sub(rows.values, origin).contiguous(), rows.mask)
+    shifted = Rows(rows.values - origin, rows.mask)
     return ops.gram(shifted, unit=False) if scatter else ops.moments(shifted)
 
 
