@@ -1,5 +1,6 @@
 """Exact streaming cosine and isotropy statistics over millions of Transformer hidden states."""
 
+from importlib import import_module
 from typing import Any
 
 from fastaniso._version import __version__
@@ -158,20 +159,21 @@ __all__ = [
     "stable_rank",
     "subsample_curve",
     "top_eigenvalue_share",
+    "transforms",
     "two_nn",
     "uniformity",
     "variance_explained",
 ]
 
-_LAZY = ("measure", "scan")
+_LAZY = {"measure": "scanning", "scan": "scanning", "transforms": "transforms"}
+"""Public names and the rooms that they come from: imported on first use, with what they need."""
 
 
 def __getattr__(name: str) -> Any:
-    """``scan`` and ``measure`` on first use: what they need is not imported before."""
+    """``scan``, ``measure`` and ``transforms`` on first use: what they need is not imported before."""
     if name in _LAZY:
-        from fastaniso import scanning
-
-        return getattr(scanning, name)
+        room = import_module(f"fastaniso.{_LAZY[name]}")
+        return room if name == _LAZY[name] else getattr(room, name)
     raise AttributeError(f"module 'fastaniso' has no attribute {name!r}")
 
 

@@ -91,6 +91,7 @@ PUBLIC = {
     "stable_rank",
     "subsample_curve",
     "top_eigenvalue_share",
+    "transforms",
     "two_nn",
     "uniformity",
     "variance_explained",
@@ -120,7 +121,7 @@ def test_version_is_the_packages() -> None:
 def test_import_takes_nothing_heavy() -> None:
     code = (
         "import sys, torch; before = set(sys.modules); import fastaniso; "
-        "heavy = {'triton', 'transformers', 'matplotlib', 'rich', 'typer', 'safetensors', 'pyarrow', 'datasets'}; "
+        "heavy = {'triton', 'transformers', 'matplotlib', 'rich', 'typer', 'safetensors', 'pyarrow', 'datasets', 'sklearn'}; "
         "print(*(heavy & {name.partition('.')[0] for name in set(sys.modules) - before}))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
