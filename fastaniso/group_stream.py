@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fastaniso.ops import dispatch as ops
@@ -36,16 +38,48 @@ class Sums:
     raw: Tensor | None
 
 
+class Collected:
+    """Labels (G,) and columns (k, G) of numbers that are told of groups as they come, on the host.
+
+    Room is made at once: many small tensors kept between large ones that come and go would hold the heap open.
+    """
+
+    def __init__(self, most: int, columns: int) -> None:
+        """Of ``most`` groups."""
+        self._labels = np.empty(most, np.int64)
+        self._columns = np.empty((columns, most))
+        self._count = 0
+
+    def add(self, labels: Tensor, *columns: Tensor) -> None:
+        """The next groups, and a number of each in every column."""
+        chosen = slice(self._count, self._count + len(labels))
+        self._labels[chosen] = labels.cpu().numpy()
+        self._columns[:, chosen] = torch.stack([column.double() for column in columns]).cpu().numpy()
+        self._count = chosen.stop
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Of the groups so far."""
+        return self._labels[: self._count]
+
+    @property
+    def columns(self) -> NDArray[np.float64]:
+        """Of the groups so far."""
+        return self._columns[:, : self._count]
+
+
 @dataclass(frozen=True, eq=False)
 class LabelledRows:
     """Rows with integer labels (rows,), the first pass over them, and the order of their labels.
 
     ``order`` are the indices of the rows that the mask keeps, stably sorted by label; None where they lie so already.
+    There are ``distinct`` labels on them.
     """
 
     rows: Rows
     labels: Tensor
     order: Tensor | None
+    distinct: int
     moments: Moments
     n: int
     dropped: Dropped
@@ -91,20 +125,23 @@ def labelled(
     check_invalid_option(invalid)
     rows = as_rows(hidden, mask)
     labels = as_groups(groups, rows, as_tensor(hidden, "hidden").shape[:-1], name=name).flatten()
-    order = _order(rows, labels)
-    _check_memory(rows, order, memory_limit, backend, raw)
+    order, distinct = _order(rows, labels)
+    _check_memory(rows, order, distinct, memory_limit, backend, raw)
     moments = ops.moments(rows, backend=backend)
     (counts,) = to_host(moments.counts)
-    return LabelledRows(rows, labels, order, moments, int(counts[0]), dropped_rows(counts, invalid), backend)
+    return LabelledRows(rows, labels, order, distinct, moments, int(counts[0]), dropped_rows(counts, invalid), backend)
 
 
-def _order(rows: Rows, labels: Tensor) -> Tensor | None:
+def _order(rows: Rows, labels: Tensor) -> tuple[Tensor | None, int]:
+    """``order`` and ``distinct`` of ``LabelledRows``."""
     kept = None if rows.mask is None else torch.nonzero(rows.mask.flatten())[:, 0]
     labels = labels if kept is None else labels[kept]
-    if bool((labels[1:] >= labels[:-1]).all()):
-        return None
-    order = labels.argsort(stable=True)
-    return order if kept is None else kept[order]
+    order = None
+    if not bool((labels[1:] >= labels[:-1]).all()):
+        order = labels.argsort(stable=True)
+        labels = labels[order]
+        order = order if kept is None else kept[order]
+    return order, int((labels[1:] != labels[:-1]).sum()) + min(len(labels), 1)
 
 
 def _sums(rows: Rows, labels: Tensor, raw: bool, backend: str) -> Sums | None:
@@ -166,19 +203,21 @@ def _rows_at_once(rows: Rows) -> int:
     return max((_NUMBERS if rows.values.is_cpu else _NUMBERS_ON_A_GPU) // rows.dim, 1)
 
 
-def _check_memory(rows: Rows, order: Tensor | None, memory_limit: int | str | None, backend: str, raw: bool) -> None:
-    """Of labels and their order, a block gathered, its groups (as many as rows at most), and what is merged of them."""
+def _check_memory(
+    rows: Rows, order: Tensor | None, distinct: int, memory_limit: int | str | None, backend: str, raw: bool
+) -> None:
+    """Of labels, their order and what is told of each; a block gathered, its groups (at most as many), and their merge."""
     if memory_limit is None:
         return
     values = rows.values
     block = min(_rows_at_once(rows), rows.count)
-    by_row = 8 * rows.count * (1 if order is None else 5) + rows.count
+    told = 8 * rows.count * (1 if order is None else 5) + rows.count + 64 * distinct
     gathered = 0 if order is None else block * rows.dim * values.element_size()
     sums = block * 8 * (rows.dim + 4) * (3 + 4 * raw)
     kernel = 2**18 + block * 8 * rows.dim * (8 if ops.resolve(backend, values.device) == "reference" else 1)
     Plan(
         backend=ops.resolve(backend, values.device),
-        state_bytes=by_row,
+        state_bytes=told,
         working_bytes=gathered + sums + kernel,
         operations=8 * rows.count * rows.dim,
         bytes_read=2 * rows.count * rows.dim * values.element_size(),

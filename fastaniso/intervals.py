@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fastaniso._version import __version__
-from fastaniso.group_stream import labelled
+from fastaniso.group_stream import Collected, labelled
 from fastaniso.ops import dispatch as ops
 from fastaniso.result import Interval, MeanCosineInterval, SubsampleCurve
 from fastaniso.rows import Rows, as_rows
@@ -52,26 +52,26 @@ def mean_cosine_interval(
     ``groups`` are integer labels ``[...]``, any values; other arguments as for ``self_similarity``.
     """
     rows = labelled(hidden, groups, mask, name="groups", backend=backend, invalid=invalid, memory_limit=memory_limit)
-    parts = [(sums.labels, jackknife.grouped(sums.moments, rows.moments)) for sums in rows.groups()]
-    labels = torch.cat([rows.labels[:0], *(label for label, _ in parts)]).cpu().numpy()
-    nothing = rows.moments.totals[:0]
-    each = jackknife.Grouped(*(torch.cat([nothing, *column]) for column in _columns([told for _, told in parts])))
-    left_out = jackknife.left_out(each, rows.moments, across=across)
+    found = Collected(rows.distinct, len(jackknife.Grouped._fields))
+    for sums in rows.groups():
+        found.add(sums.labels, *jackknife.grouped(sums.moments, rows.moments))
+    each = jackknife.Grouped(*torch.from_numpy(found.columns).unbind())
+    left_out = jackknife.left_out(each, rows.moments.to("cpu"), across=across)
     values, error = to_host(left_out, jackknife.standard_error(left_out[1:]))
-    mean, spread = float(values[0]), float(error[0]) if len(labels) >= _FEWEST_GROUPS else math.nan
-    half = float(student(len(labels) - 1)) * spread
+    mean, spread = float(values[0]), float(error[0]) if len(found.labels) >= _FEWEST_GROUPS else math.nan
+    half = float(student(len(found.labels) - 1)) * spread
     return MeanCosineInterval(
         mean=mean,
         interval=Interval(mean - half, mean + half),
         standard_error=spread,
-        groups=len(labels),
+        groups=len(found.labels),
         across=across,
         n=rows.n,
         dim=rows.rows.dim,
         dropped=rows.dropped,
         provenance=tuple(sorted(rows.moments.provenance)),
         version=__version__,
-        labels=labels,
+        labels=found.labels,
         without=values[1:],
     )
 
@@ -143,10 +143,6 @@ def subsample_curve(
         version=__version__,
         values=values,
     )
-
-
-def _columns(parts: list[jackknife.Grouped]) -> Iterator[list[Tensor]]:
-    return ([part[column] for part in parts] for column in range(len(jackknife.Grouped._fields)))
 
 
 def _checked_sizes(sizes: Sequence[int] | None, n: int, repeats: int) -> tuple[int, ...]:

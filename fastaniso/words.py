@@ -7,15 +7,14 @@ numbers a row and a group, whatever the number of groups.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from fastaniso._version import __version__
-from fastaniso.group_stream import LabelledRows, Sums, labelled
+from fastaniso.group_stream import Collected, LabelledRows, labelled
 from fastaniso.ops import dispatch as ops
 from fastaniso.result import IntraSentenceSimilarity, SelfSimilarity, SequenceCosine
 from fastaniso.state import Moments
@@ -57,15 +56,15 @@ def self_similarity(
     """
     _check_min_count(min_count)
     rows = labelled(hidden, words, mask, name="words", backend=backend, invalid=invalid, memory_limit=memory_limit)
-    found = _Collected.of_nothing()
+    found = Collected(rows.distinct, 2)
     mean_sum, mean_squares = torch.zeros_like(rows.moments.sums[0]), torch.zeros_like(rows.moments.totals[0])
     for sums in rows.groups():
-        found.add(sums, cosine.group_means(sums.moments))
+        found.add(sums.labels, sums.moments.counts, cosine.group_means(sums.moments))
         more, squares = statistics.instance_sums(sums.moments)
         mean_sum, mean_squares = mean_sum + more, mean_squares + squares
-    labels, counts, values = found.arrays()
+    counts, values = found.columns
     baseline, inter = to_host(
-        cosine.mean(rows.moments), statistics.between_instances(mean_sum, mean_squares, len(labels))
+        cosine.mean(rows.moments), statistics.between_instances(mean_sum, mean_squares, len(found.labels))
     )
     chosen = counts >= min_count
     mean = _mean(values[chosen])
@@ -75,9 +74,9 @@ def self_similarity(
         baseline=float(baseline[0]),
         inter=float(inter[0]),
         words=int(chosen.sum()),
-        types=len(labels),
+        types=len(found.labels),
         min_count=min_count,
-        **_common(rows, labels, counts, values),
+        **_common(rows, found),
     )
 
 
@@ -140,11 +139,11 @@ def intra_sentence_similarity(
         memory_limit=memory_limit,
         raw=True,
     )
-    found = _Collected.of_nothing()
+    found = Collected(rows.distinct, 2)
     for sums in rows.groups(raw=True):
         assert sums.raw is not None
-        found.add(sums, statistics.to_own_mean(sums.moments, sums.raw))
-    labels, counts, values = found.arrays()
+        found.add(sums.labels, sums.moments.counts, statistics.to_own_mean(sums.moments, sums.raw))
+    counts, values = found.columns
     (baseline,) = to_host(cosine.mean(rows.moments))
     chosen = counts >= min_count
     mean = _mean(values[chosen])
@@ -154,7 +153,7 @@ def intra_sentence_similarity(
         baseline=float(baseline[0]),
         sentences=int(chosen.sum()),
         min_count=min_count,
-        **_common(rows, labels, counts, values),
+        **_common(rows, found),
     )
 
 
@@ -177,17 +176,17 @@ def sequence_cosine(
     rows = labelled(
         hidden, sequences, mask, name="sequences", backend=backend, invalid=invalid, memory_limit=memory_limit
     )
-    found = _Collected.of_nothing()
+    found = Collected(rows.distinct, 2)
     total = torch.zeros_like(rows.moments.sums[0])
     # Σ‖s_g‖² − Σ‖u‖² over the pairs within, Σ‖s_g‖².
     within = torch.zeros(2, dtype=torch.float64, device=total.device)
     own = torch.zeros_like(rows.moments.totals[0])
     for sums in rows.groups():
-        found.add(sums, cosine.group_means(sums.moments))
+        found.add(sums.labels, sums.moments.counts, cosine.group_means(sums.moments))
         within += cosine.within_sum_and_pairs(sums.moments)
         own += sums.moments.unit_sum.square().sum()
         total += sums.moments.unit_sum.sum(0)
-    labels, counts, values = found.arrays()
+    counts, values = found.columns
     n = rows.n
     pairs_across = own.new_tensor(n * n - int((counts**2).sum()))
     pooled, across = to_host(cosine.ratio(*within.unbind()), cosine.ratio(total.dot(total) - own, pairs_across))
@@ -197,47 +196,20 @@ def sequence_cosine(
         pooled_within=float(pooled[0]),
         across=float(across[0]),
         sequences=int(chosen.sum()),
-        **_common(rows, labels, counts, values),
+        **_common(rows, found),
     )
 
 
-class _Collected(NamedTuple):
-    """Labels, counts and values of the groups so far, on the host."""
-
-    labels: list[NDArray[Any]]
-    counts: list[NDArray[Any]]
-    values: list[NDArray[Any]]
-
-    @classmethod
-    def of_nothing(cls) -> _Collected:
-        return cls([], [], [])
-
-    def add(self, sums: Sums, values: Tensor) -> None:
-        for held, more in zip(self, (sums.labels, sums.moments.counts, values), strict=True):
-            held.append(more.cpu().numpy())
-
-    def arrays(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-        """In order of the labels, each once."""
-        whole = np.zeros(0, np.int64)
-        return (
-            np.concatenate([whole, *self.labels]),
-            np.concatenate([whole, *self.counts]),
-            np.concatenate([whole.astype(np.float64), *self.values]),
-        )
-
-
-def _common(
-    rows: LabelledRows, labels: NDArray[np.int64], counts: NDArray[np.int64], values: NDArray[np.float64]
-) -> dict[str, Any]:
+def _common(rows: LabelledRows, found: Collected) -> dict[str, Any]:
     return {
         "n": rows.n,
         "dim": rows.rows.dim,
         "dropped": rows.dropped,
         "provenance": tuple(sorted(rows.moments.provenance)),
         "version": __version__,
-        "labels": labels,
-        "counts": counts,
-        "values": values,
+        "labels": found.labels,
+        "counts": found.columns[0].astype(np.int64),
+        "values": found.columns[1],
     }
 
 
