@@ -206,7 +206,7 @@ def _rows_at_once(rows: Rows) -> int:
 def _check_memory(
     rows: Rows, order: Tensor | None, distinct: int, memory_limit: int | str | None, backend: str, raw: bool
 ) -> None:
-    """Of labels, their order and what is told of each; a block gathered, its groups (at most as many), and their merge."""
+    """Of labels, their order and what is told of each; a block gathered, its groups (as many at most), their merge."""
     if memory_limit is None:
         return
     values = rows.values
