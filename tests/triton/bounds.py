@@ -47,3 +47,32 @@ def scatter(rows: Tensor, dtype: torch.dtype, *, unit: bool) -> Tensor:
     off = sums(rows, dim, dtype)
     shift = mean.abs() if half else mean.abs() * rounding(dtype) + off / max(len(rows), 1)
     return products + torch.outer(off, shift) + torch.outer(shift, off) + torch.finfo(torch.float64).tiny
+
+
+def cosine(dim: int, dtype: torch.dtype) -> float:
+    """Error of one cosine of rows whose products add to at most 1 in size, as cosines.py's docstring says.
+
+    A tensor core may round toward zero at each of its steps of 16 numbers; of float32 rows it adds 64 at a time, in six
+    products, and those are added in float32.
+    """
+    unit = rounding(dtype)
+    if dtype == torch.float64:
+        return SAFETY * (dim**0.5 + 4) * unit
+    if dtype == torch.float32:
+        return 2 * 4 * unit + SAFETY * ((6 * dim / 64) ** 0.5 + 4) * unit
+    return 2 * max(dim / 16, 1) * unit + SAFETY * 4 * unit
+
+
+def pair_moments(cosines: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
+    """Error (5,) of Σc, Σ(c − c̄)^2, 3, 4 and Σ|c| of float64 cosines, summed about a pivot within 2⁻²⁰ of c̄.
+
+    A thread adds 32 numbers of each of some 128 tiles.
+    """
+    one, own = cosine(dim, dtype), torch.finfo(torch.float64).eps * max(len(cosines), 1)
+    added = SAFETY * 4096**0.5 * rounding(dtype) + own
+    size = (cosines - cosines.mean()).abs() + one + 2.0**-20 if len(cosines) else cosines
+    powers = [(p * one * size ** (p - 1) + added * size**p).sum() for p in range(1, 5)]
+    absolute = (one + added * (cosines.abs() + one)).sum()
+    # Σc is the pivot's multiple, exact, and Σδ; moving from the pivot to c̄ mixes in what is smaller by 2⁻²⁰.
+    central = [2 * power + 2.0**-18 * powers[0] for power in powers[1:]]
+    return torch.stack((powers[0] + own * cosines.abs().sum(), *central, absolute)) + torch.finfo(torch.float64).tiny

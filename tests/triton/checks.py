@@ -15,13 +15,13 @@ START = 1000
 
 def check_moments(hidden: Tensor, mask: Tensor | None, device: str) -> None:
     """``hidden`` (outer, inner, d) on the CPU."""
-    on_device, device_mask = _moved(hidden, mask, device)
+    on_device, device_mask = moved(hidden, mask, device)
     got = [t.cpu() for t in kernels.moments(on_device, device_mask, START)]
     _check_linear(got, hidden, mask)
 
 
 def check_gram(hidden: Tensor, mask: Tensor | None, device: str) -> None:
-    on_device, device_mask = _moved(hidden, mask, device)
+    on_device, device_mask = moved(hidden, mask, device)
     got = [t.cpu() for t in kernels.gram(on_device, device_mask, True, True, START)]
     _check_linear(got[:3], hidden, mask)
     want = reference.gram(hidden, mask, True, True, START)
@@ -29,12 +29,12 @@ def check_gram(hidden: Tensor, mask: Tensor | None, device: str) -> None:
     for unit, values in ((False, rows), (True, units)):
         scatter = got[3 + unit]
         assert torch.equal(scatter, scatter.T), "not symmetric"
-        _within(scatter, want[3 + unit], bounds.scatter(values, hidden.dtype, unit=unit), f"scatter, unit={unit}")
+        within(scatter, want[3 + unit], bounds.scatter(values, hidden.dtype, unit=unit), f"scatter, unit={unit}")
 
 
 def check_gram_parts(hidden: Tensor, mask: Tensor | None, device: str) -> None:
     """Asking for one scatter gives the bits of asking for both, and (0, 0) for the other."""
-    on_device, device_mask = _moved(hidden, mask, device)
+    on_device, device_mask = moved(hidden, mask, device)
     both = kernels.gram(on_device, device_mask, True, True, START)
     for raw, unit in ((True, False), (False, True), (False, False)):
         got = kernels.gram(on_device, device_mask, raw, unit, START)
@@ -43,7 +43,7 @@ def check_gram_parts(hidden: Tensor, mask: Tensor | None, device: str) -> None:
 
 
 def check_group_moments(hidden: Tensor, mask: Tensor | None, groups: Tensor, num_groups: int, device: str) -> None:
-    on_device, device_mask = _moved(hidden, mask, device)
+    on_device, device_mask = moved(hidden, mask, device)
     arguments = (on_device, device_mask, groups.to(device), num_groups, START)
     counts, unit_sum, unit_squared, dropped = (t.cpu() for t in kernels.group_moments(*arguments))
     want = reference.group_moments(hidden, mask, groups, num_groups, START)
@@ -55,9 +55,9 @@ def check_group_moments(hidden: Tensor, mask: Tensor | None, groups: Tensor, num
     for group in range(num_groups):
         of_group = units[member == group]
         bound = bounds.sums(of_group, hidden.shape[2], hidden.dtype)
-        _within(unit_sum[group], want[1][group], bound, f"unit_sum[{group}]")
+        within(unit_sum[group], want[1][group], bound, f"unit_sum[{group}]")
         bound = bounds.sums(of_group.square(), hidden.shape[2], hidden.dtype).sum()
-        _within(unit_squared[group], want[2][group], bound, f"unit_squared[{group}]")
+        within(unit_squared[group], want[2][group], bound, f"unit_squared[{group}]")
 
 
 def run_all(hidden: Tensor, mask: Tensor | None, groups: Tensor, num_groups: int) -> list[Tensor]:
@@ -71,7 +71,7 @@ def run_all(hidden: Tensor, mask: Tensor | None, groups: Tensor, num_groups: int
 
 def check_same_bits(hidden: Tensor, mask: Tensor | None, groups: Tensor, num_groups: int, device: str) -> None:
     """Two runs of every op give the same bits."""
-    arguments = (*_moved(hidden, mask, device), groups.to(device), num_groups)
+    arguments = (*moved(hidden, mask, device), groups.to(device), num_groups)
     for one, two in zip(run_all(*arguments), run_all(*arguments), strict=True):
         assert torch.equal(one, two)
 
@@ -111,7 +111,8 @@ def two_axes(rows: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
     return view, None if mask is None else mask.reshape(n // inner, inner)
 
 
-def _moved(hidden: Tensor, mask: Tensor | None, device: str) -> tuple[Tensor, Tensor | None]:
+def moved(hidden: Tensor, mask: Tensor | None, device: str) -> tuple[Tensor, Tensor | None]:
+    """Rows at the same strides on the device, and their mask."""
     if device == "cpu":
         return hidden, mask
     outer, inner, dim = hidden.shape
@@ -141,16 +142,17 @@ def _check_linear(got: list[Tensor], hidden: Tensor, mask: Tensor | None) -> Non
     rows, units = _kept(hidden, mask)
     dim, dtype = hidden.shape[2], hidden.dtype
     bound = torch.stack([bounds.sums(t, dim, dtype) for t in (rows, rows.square(), units, units.square())])
-    _within(sums, want[2], bound, "sums")
+    within(sums, want[2], bound, "sums")
     norm = bounds.unit_error(dim, dtype) + 4 * bounds.SAFETY * bounds.rounding(dtype)
     total = (norm + bounds.SAFETY * 1024**0.5 * bounds.rounding(dtype)) * want[1].abs()
     total[1], total[4] = bound[1].sum(), bound[3].sum()
     total[2:4] = norm * want[1][2:4].abs()
     total[5] *= 4
-    _within(totals, want[1], total, "totals")
+    within(totals, want[1], total, "totals")
 
 
-def _within(got: Tensor, want: Tensor, bound: Tensor, what: str) -> None:
+def within(got: Tensor, want: Tensor, bound: Tensor, what: str) -> None:
+    """Every number of ``got`` is within ``bound`` of the one wanted."""
     assert got.shape == want.shape, f"{what}: shape {tuple(got.shape)}, expected {tuple(want.shape)}"
     assert got.dtype == want.dtype, f"{what}: {got.dtype}, expected {want.dtype}"
     wrong = ~((got == want) | ((got - want).abs() <= bound))

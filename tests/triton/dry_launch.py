@@ -41,6 +41,7 @@ class Launch:
     grid: tuple[int, ...]
     compiled: Any
     constants: dict[str, Any]
+    arguments: dict[str, Any]
 
     @property
     def shared(self) -> int:
@@ -77,8 +78,29 @@ class Launch:
     @property
     def main_loop(self) -> int:
         """Instructions of the longest loop (CUDA targets)."""
+        return max((last - first for first, last in self._loops()), default=0)
+
+    @property
+    def product_loop(self) -> int:
+        """Instructions of the shortest loop that multiplies on tensor cores (CUDA targets)."""
+        multiplies = [
+            number for number, line in enumerate(self._numbered()) if re.search(TENSOR_CORES[self.target], line)
+        ]
+        around = [last - first for first, last in self._loops() if any(first <= at < last for at in multiplies)]
+        return min(around, default=0)
+
+    @property
+    def static_shared(self) -> int:
+        """Bytes of shared memory that Triton does not know of, and what the system takes (CUDA targets)."""
+        return int(re.findall(r"SHARED:(\d+)", self._tool("cuobjdump", "-res-usage"))[-1])
+
+    def _numbered(self) -> list[str]:
+        return [line for line in self.assembly.splitlines() if re.search(r"/\*[0-9a-f]{4,}\*/", line)]
+
+    def _loops(self) -> list[tuple[int, int]]:
+        """Numbers of the first instruction of each loop and of that behind it."""
         labels: dict[str, int] = {}
-        longest = count = 0
+        loops, count = [], 0
         for line in self.assembly.splitlines():
             if label := re.match(r"\s*(\.L_x_\d+):", line):
                 labels[label[1]] = count
@@ -86,8 +108,8 @@ class Launch:
                 count += 1
                 back = re.search(r"\bBRA\b.*`\((\.L_x_\d+)\)", line)
                 if back and back[1] in labels:
-                    longest = max(longest, count - labels[back[1]])
-        return longest
+                    loops.append((labels[back[1]], count))
+        return loops
 
     def _body(self) -> list[str]:
         pattern = r"^\s+[sv]_|^\s+(?:global|buffer|ds|flat)_" if self.target == "gfx942" else r"/\*[0-9a-f]{4,}\*/"
@@ -129,7 +151,8 @@ def recorded(target: str, only: str | None = None) -> Iterator[list[Launch]]:
             return
         compiled = run(self, *args, grid=grid, warmup=True, **kwargs)
         constants = {k: v for k, v in kwargs.items() if k.isupper() or k[:1].isupper()}
-        launches.append(Launch(self.fn.__name__, target, tuple(grid), compiled, constants))
+        arguments = {**dict(zip(self.arg_names, args, strict=False)), **kwargs}
+        launches.append(Launch(self.fn.__name__, target, tuple(grid), compiled, constants, arguments))
 
     before = driver._active
     driver.set_active(_Driver(target))

@@ -2,7 +2,8 @@
 
 It keeps bfloat16 numbers as uint16 patterns: ``tl.dot`` multiplies the patterns, and a conversion from float32 cuts
 bits off instead of rounding. After a launch it copies each argument's storage onto itself, which would write every page
-of a sparse file.
+of a sparse file. And every call of a kernel's function replaces the language's functions again, which is most of the
+time a small kernel takes: here the first one of a launch does.
 """
 
 from __future__ import annotations
@@ -59,6 +60,22 @@ def apply() -> None:
         pairs = [(there, here) for there, here in zip(device, host, strict=True) if moved(there, here)]
         restore(self, [p[0] for p in pairs], [p[1] for p in pairs], {}, {})
 
+    call, patch = interpreter.GridExecutor.__call__, interpreter._patch_lang
+    patched: set[frozenset[int]] = set()
+
+    def patch_once(function: Any) -> Any:
+        modules = frozenset(id(value) for value in function.__globals__.values() if value in (tl, tl.core))
+        if modules in patched:
+            return interpreter._LangPatchScope()
+        patched.add(modules)
+        return patch(function)
+
+    def call_patched_once(self: Any, *args: Any, **kwargs: Any) -> Any:
+        patched.clear()
+        return call(self, *args, **kwargs)
+
+    interpreter._patch_lang = patch_once
+    interpreter.GridExecutor.__call__ = call_patched_once
     builder.cast_impl = cast_impl
     builder.create_dot = create_dot
     interpreter.GridExecutor._restore_args_dev = restore_moved

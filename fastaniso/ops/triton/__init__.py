@@ -3,5 +3,7 @@
 from fastaniso.ops.triton.gram import gram
 from fastaniso.ops.triton.group_moments import group_moments
 from fastaniso.ops.triton.moments import moments
+from fastaniso.ops.triton.neighbors import neighbors
+from fastaniso.ops.triton.pairs import pairs
 
-__all__ = ["gram", "group_moments", "moments"]
+__all__ = ["gram", "group_moments", "moments", "neighbors", "pairs"]

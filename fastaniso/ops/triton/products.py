@@ -32,7 +32,8 @@ def half_product(left, right, scale, weight, total, UNIT: tl.constexpr, SCALED: 
 
 
 @triton.jit
-def _three(x):
+def three_parts(x):
+    """Three bfloat16 numbers whose sum is a float32 number."""
     high = x.to(tl.bfloat16)
     rest = x - high.to(tl.float32)
     middle = rest.to(tl.bfloat16)
@@ -51,8 +52,8 @@ def centred(x, scale, weight, pivot, UNIT: tl.constexpr):
 @triton.jit
 def float32_product(left, right, large, small):
     """XᵀY to 2⁻²⁴ from six products of parts; the five small ones have an accumulator of their own."""
-    left_high, left_middle, left_low = _three(left)
-    right_high, right_middle, right_low = _three(right)
+    left_high, left_middle, left_low = three_parts(left)
+    right_high, right_middle, right_low = three_parts(right)
     small = tl.dot(tl.trans(left_low), right_high, small)
     small = tl.dot(tl.trans(left_high), right_low, small)
     small = tl.dot(tl.trans(left_middle), right_middle, small)

@@ -74,11 +74,14 @@ def on_device(tensor: Tensor) -> AbstractContextManager[object]:
 
 
 def current_target() -> str:
-    """``"cuda"``, ``"blackwell"`` or ``"rocm"``: where the kernels' shapes differ."""
+    """``"cuda"``, ``"hopper"``, ``"blackwell"``, ``"rocm"`` or ``"interpreter"``: where the kernels' shapes differ."""
     if os.environ.get("TRITON_INTERPRET") == "1":
-        return "cuda"
+        return "interpreter"
     target = triton.runtime.driver.active.get_current_target()
-    return "rocm" if target.backend == "hip" else "blackwell" if target.arch >= 100 else "cuda"
+    if target.backend == "hip":
+        return "rocm"
+    # Of compute capability 12 only the data centre's 10 has its tensor memory, and 99 KiB of shared memory.
+    return {9: "hopper", 10: "blackwell"}.get(target.arch // 10, "cuda")
 
 
 @triton.jit

@@ -24,13 +24,15 @@ MODERATE = 50
 
 
 @triton.jit
-def _exponent(norm):
+def exponent_of(norm):
+    """The exponent of a float64 norm, within what float32 holds."""
     exponent = ((norm.to(tl.int64, bitcast=True) >> 52) & 0x7FF) - 1023
     return tl.minimum(tl.maximum(exponent, -126), 126)
 
 
 @triton.jit
-def _power(exponent):
+def power_of(exponent):
+    """2^exponent in float64."""
     return ((exponent + 1023) << 52).to(tl.float64, bitcast=True)
 
 
@@ -52,8 +54,8 @@ def scales_kernel(
 ):
     """Powers and weights of BLOCK rows."""
     row = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    lowest = _exponent(tl.load(extremes))
-    highest = _exponent(tl.load(extremes + 1))
+    lowest = exponent_of(tl.load(extremes))
+    highest = exponent_of(tl.load(extremes + 1))
     is_moderate = (highest <= LIMIT) & (highest >= -LIMIT)
     if UNIT:
         is_moderate = is_moderate & (lowest >= -LIMIT)
@@ -63,19 +65,21 @@ def scales_kernel(
     keep = (norm > 0) & (norm < float("inf"))
     norm = tl.where(keep, norm, 1.0)
     if UNIT:
-        power = tl.where(is_moderate, 1.0, _power(-_exponent(norm)))
+        power = tl.where(is_moderate, 1.0, power_of(-exponent_of(norm)))
     else:
-        power = tl.where(is_moderate, 1.0, _power(-highest)) + tl.zeros((BLOCK,), tl.float64)
+        power = tl.where(is_moderate, 1.0, power_of(-highest)) + tl.zeros((BLOCK,), tl.float64)
     tl.store(
-        scales + row, tl.where(keep, power * _power(tl.full((), LIFT, tl.int64)), 0.0).to(tl.float32), mask=row < padded
+        scales + row,
+        tl.where(keep, power * power_of(tl.full((), LIFT, tl.int64)), 0.0).to(tl.float32),
+        mask=row < padded,
     )
     tl.store(weights + row, tl.where(keep, 1.0 / (norm * power), 0.0).to(tl.float32), mask=row < padded)
     if tl.program_id(0) == 0:
         tl.store(moderate, is_moderate.to(tl.int32))
         if UNIT:
-            tl.store(factor, _power(tl.full((), -2 * LIFT, tl.int64)))
+            tl.store(factor, power_of(tl.full((), -2 * LIFT, tl.int64)))
         else:
-            tl.store(factor, tl.where(is_moderate, 1.0, _power(2 * highest)))
+            tl.store(factor, tl.where(is_moderate, 1.0, power_of(2 * highest)))
 
 
 @dataclass(frozen=True)

@@ -110,3 +110,87 @@ def max_splits(dim: int, dtype: torch.dtype) -> int:
 def rows_per_split(rows: int, dim: int, dtype: torch.dtype) -> int:
     """Rows of a ``gram`` program: a power of two."""
     return min(MAX_SPLIT, max(256, power_of_two(ceiling(rows, max_splits(dim, dtype)))))
+
+
+PANEL_ALIGN = 64
+"""Numbers of a panel's row are padded to a multiple of this: a step of the product needs no mask."""
+
+PANEL_BYTES = 2**26
+MAX_PANEL_ROWS = 65_536
+MAX_FLOAT64_PANEL_ROWS = 2048
+"""A float64 product of two panels is written out: 32 MiB."""
+
+
+def panel_parts(dtype: torch.dtype) -> int:
+    """How many bfloat16 parts a number of a panel has; 0 for float64, whose products are not made tile by tile."""
+    return {torch.float32: 3, torch.float64: 0}.get(dtype, 1)
+
+
+def panel_rows(rows: int, dim: int, dtype: torch.dtype) -> int:
+    """Rows of a panel of at most 64 MiB (or 512 rows): equal shares of all rows, in whole tiles of 128."""
+    bytes_a_row = ceiling(dim, PANEL_ALIGN) * PANEL_ALIGN * {torch.float32: 6, torch.float64: 8}.get(dtype, 2)
+    limit = MAX_FLOAT64_PANEL_ROWS if dtype == torch.float64 else MAX_PANEL_ROWS
+    most = min(limit, max(512, PANEL_BYTES // bytes_a_row))
+    share = ceiling(rows, max(1, ceiling(rows, most)))
+    return max(1, ceiling(share, 128)) * 128
+
+
+PAIR_PROGRAMS = 1055
+"""Programs of a launch of ``pairs``: four rounds of two a multiprocessor of an H200; odd, so that none of them always
+meets the lower rows of a supertile."""
+
+SUPERTILE_SIDE = 16
+
+
+@dataclass(frozen=True)
+class PairTile:
+    """A program's tile of cosines: side, numbers of a step, pipeline stages, warps, most registers of a thread, and
+    whether rows come through descriptors."""
+
+    side: int
+    K: int
+    stages: int
+    warps: int
+    registers: int | None = None
+    described: bool = False
+
+    @classmethod
+    def of(
+        cls, dtype: torch.dtype, target: str, *, small: bool = False, many: bool = False, slots: int = 0
+    ) -> PairTile:
+        """For rows of ``dtype``: a ``small`` tile leaves registers for more, as ``many`` sums need them; ``slots``
+        int32 of shared memory are taken.
+
+        Those are in an array of their own, for which Triton does not ask: a program may have more than 48 KiB with it
+        only if Triton asks for more than that without it.
+        """
+        if dtype == torch.float64:
+            return cls(16 if small or many else 32, PANEL_ALIGN, 1, 4)
+        if target == "interpreter":
+            # NumPy runs it line by line: small, so that few rows meet every kind of tile.
+            return cls(16 if small else 32, PANEL_ALIGN, 1, 4)
+        small = small or many or dtype == torch.float32
+        side, warps = (64, 4) if small else (128, 8)
+        if target == "rocm":
+            return cls(side, 32, 2, warps)
+        if target == "cuda":
+            # Without the last figure the compiler would rather spill than have fewer programs a multiprocessor.
+            return cls(side, 32, 8 if small else 5, 8 if many else warps, 255)
+        if small:
+            return cls(side, 64, 4, warps, described=True)
+        # Hopper: two programs a multiprocessor, so that one multiplies while the other sums up.
+        registers = 128 if target == "hopper" else None
+        return cls(side, 64, 3 if slots <= 4096 else 2, warps, registers, described=True)
+
+
+def supertiles(rows: int, others: int, side: int, *, triangle: bool) -> tuple[int, int, int]:
+    """Side of a supertile in tiles, supertiles down, and all slots of a launch for tiles of rows and others."""
+    down, across = ceiling(rows, side), ceiling(others, side)
+    tiles = min(SUPERTILE_SIDE, power_of_two(max(down, across)))
+    down, across = ceiling(down, tiles), ceiling(across, tiles)
+    return tiles, down, (down * (down + 1) // 2 if triangle else down * across) * tiles**2
+
+
+def list_splits(k: int) -> int:
+    """Lists that a row of ``neighbors`` has: enough programs for a GPU, at most 128 places a row (or k)."""
+    return max(1, min(8, 128 // power_of_two(k)))
