@@ -1,4 +1,4 @@
-"""`python -m bench [OP|all]`: run benchmarks, append their rows, and judge the targets."""
+"""`python -m bench [OP|all|report]`: run benchmarks, append their rows, judge the targets, write what is on record."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import torch
 from rich.console import Console
 
 from bench import gram, moments, neighbors, pairs, picture, scaling, scan, small
-from bench.harness import WIDTH, Row, append, show
-from bench.machine import environment_for
+from bench.harness import WIDTH, Row, append, latest, read, show
+from bench.machine import cpu_name, environment_for, file_name
 from bench.options import Options
 from bench.report import write_report
 from bench.targets import judge, show_verdicts
@@ -35,11 +35,11 @@ ROOT = Path(__file__).parents[1]
 
 def main(arguments: list[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
-    if given.report and (given.quick or given.what != "all"):
-        print("--report: the report is of `all` at full size, without --quick", file=sys.stderr)
+    if (given.report or given.plot) and (given.quick or given.dry):
+        print("--report, --plot: what they show is on record, without --quick or --dry", file=sys.stderr)
         return 2
-    if given.plot and (given.quick or given.what not in ("scaling", "all")):
-        print("--plot: the picture is of `scaling` or `all` at full size, without --quick", file=sys.stderr)
+    if given.what == "report" and not (given.report or given.plot):
+        print("report: say where to, with --report or --plot", file=sys.stderr)
         return 2
     if given.rows_to:
         options = Options(given.threads, given.quick, given.only_ours)
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     console = Console(width=WIDTH)
     rows: list[Row] = []
     for place, isa in enumerate(given.isa[:1] if given.quick else given.isa):
-        for what in BENCHMARKS if given.what == "all" else (given.what,):
+        for what in _asked(given.what):
             # With a further instruction set only its shares of the limits are of interest.
             if place and (what == "scaling" or (what in ("scan", "small") and given.what == "all")):
                 continue
@@ -61,13 +61,19 @@ def main(arguments: list[str] | None = None) -> int:
             console.print(f"appended to {path}")
     verdicts = judge(rows)
     show_verdicts(verdicts if given.what == "all" else [v for v in verdicts if v.measured], console)
+    if given.plot or given.report:
+        rows = latest(read(given.out / file_name(cpu_name())))
     if given.plot:
         picture.draw(rows, given.plot)
         console.print(f"wrote {given.plot}")
     if given.report:
-        write_report(given.report, rows, verdicts, given.out, given.plot)
+        write_report(given.report, rows, judge(rows), given.out, given.plot)
         console.print(f"wrote {given.report}")
     return 0
+
+
+def _asked(what: str) -> tuple[str, ...]:
+    return tuple(BENCHMARKS) if what == "all" else () if what == "report" else (what,)
 
 
 def _in_own_process(what: str, isa: str, given: argparse.Namespace, *, only_ours: bool) -> list[Row]:
@@ -82,14 +88,14 @@ def _in_own_process(what: str, isa: str, given: argparse.Namespace, *, only_ours
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("what", nargs="?", default="all", choices=[*BENCHMARKS, "all"])
+    parser.add_argument("what", nargs="?", default="all", choices=[*BENCHMARKS, "all", "report"])
     parser.add_argument("--quick", action="store_true", help="small sizes, few rounds: that it runs, not how fast")
     parser.add_argument("--threads", type=_threads, default=_default_threads(), help="such as 1,2")
     parser.add_argument("--isa", type=_isas, default=_default_isas(), help=f"of {', '.join(cpu.available_isas())}")
     parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results", help="folder of <machine>.csv")
     parser.add_argument("--dry", action="store_true", help="append nothing")
-    parser.add_argument("--report", type=Path, help="write the report, such as docs/benchmarks.md")
-    parser.add_argument("--plot", type=Path, help="draw `scaling`, such as docs/images/pairs-scaling.png")
+    parser.add_argument("--report", type=Path, help="write the report of what is on record, such as docs/benchmarks.md")
+    parser.add_argument("--plot", type=Path, help="draw `scaling` as it is on record: a .png")
     parser.add_argument("--rows-to", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--only-ours", action="store_true", help="fastaniso and the limits, no baselines")
     return parser

@@ -96,6 +96,17 @@ def read(path: Path) -> list[Row]:
         return [Row(**{name: _value(name, cell) for name, cell in row.items()}) for row in csv.DictReader(file)]
 
 
+def latest(rows: Sequence[Row]) -> list[Row]:
+    """Of every op the rows of the commit that it was last measured at; of rows taken twice there, the later."""
+    commits = {row.op: row.commit for row in rows}
+    kept = {
+        (row.op, row.contender, row.isa, row.n, row.d, row.dtype, row.threads, row.input): row
+        for row in rows
+        if row.commit == commits[row.op]
+    }
+    return list(kept.values())
+
+
 def _check_header(path: Path) -> None:
     with path.open(newline="") as file:
         header = tuple(next(csv.reader(file), ()))

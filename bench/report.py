@@ -1,4 +1,4 @@
-"""docs/benchmarks.md from one run, and from the GPU rows on record."""
+"""docs/benchmarks.md from the rows on record: of each op those of its last run."""
 
 from __future__ import annotations
 
@@ -48,17 +48,18 @@ def write_report(
 
 
 def _head(rows: Sequence[Row]) -> list[str]:
+    runs: dict[tuple[str, str, str], dict[str, None]] = {}
+    for row in rows:
+        runs.setdefault((row.commit, row.date[:10], row.versions), {})[row.op] = None
     return [
         "# Benchmarks",
         "",
-        "Written by `python -m bench all --report docs/benchmarks.md`; not edited by hand. All rows ever taken are in",
-        "`bench/results/`.",
+        "Written by `python -m bench report --report docs/benchmarks.md`; not edited by hand. Of each op the rows of",
+        "the commit it was last measured at; all rows ever taken are in `bench/results/`.",
         "",
         f"- Machine: {rows[0].machine}",
         f"- Instruction sets: {', '.join(dict.fromkeys(row.isa for row in rows))}",
-        f"- Versions: {rows[0].versions}",
-        f"- Commit: {rows[0].commit}",
-        f"- Date: {rows[0].date[:10]}",
+        *(f"- {', '.join(ops)}: commit {commit}, {date}; {versions}" for (commit, date, versions), ops in runs.items()),
         "",
     ]
 
