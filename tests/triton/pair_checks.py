@@ -18,11 +18,11 @@ THRESHOLDS = [0.1]
 
 
 def all_cosines(hidden: Tensor, mask: Tensor | None, other: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """Cosines of the pairs in float64 and both indices of each."""
+    """Cosines of the pairs in float64 and both indices of each, on the CPU."""
     cosines, i, j, _ = reference._cosines(hidden, mask, other, None, START, START if other is None else OTHER_START)
     i, j = i[:, None].expand(cosines.shape), j.expand(cosines.shape)
     chosen = i < j if other is None else torch.ones_like(i, dtype=torch.bool)
-    return cosines[chosen], i[chosen], j[chosen]
+    return cosines[chosen].cpu(), i[chosen].cpu(), j[chosen].cpu()
 
 
 def check_pairs(
@@ -37,13 +37,14 @@ def check_pairs(
 ) -> None:
     """Everything at once, of ``hidden`` (outer, inner, d) on the CPU, or of its pairs with ``other``."""
     asked = (bins, True, True, uniformity_t, thresholds, START, OTHER_START)
-    theirs = None if other is None else moved(other, None, device)[0]
-    got = [t.cpu() for t in kernels.pairs(*moved(hidden, mask, device), theirs, None, *asked)]
-    want = reference.pairs(hidden, mask, other, None, *asked)
+    # Float64 is as good on a GPU, and fast enough there for thousands of rows.
+    there = (*moved(hidden, mask, device), None if other is None else moved(other, None, device)[0])
+    got = [t.cpu() for t in kernels.pairs(*there, None, *asked)]
+    want = [t.cpu() for t in reference.pairs(*there, None, *asked)]
     for one, two in zip(got, want, strict=True):
         assert (one.shape, one.dtype) == (two.shape, two.dtype)
     counts, histogram, powers, exponentials, above, extrema, places = got
-    cosines, i, j = all_cosines(hidden, mask, other)
+    cosines, i, j = all_cosines(*there)
     dim, dtype = hidden.shape[2], hidden.dtype
     error = bounds.cosine(dim, dtype)
     assert torch.equal(counts, want[0]), f"counts {counts}, expected {want[0]}"
@@ -102,12 +103,12 @@ def check_neighbors(
     hidden: Tensor, mask: Tensor | None, k: int, device: str, *, other: Tensor | None = None, both: bool = False
 ) -> None:
     """The k best of each row of ``hidden`` among the others or in ``other``, and the other way if ``both``."""
-    theirs = None if other is None else moved(other, None, device)[0]
+    there = (*moved(hidden, mask, device), None if other is None else moved(other, None, device)[0])
     asked = (k, both, START, OTHER_START)
-    got = [t.cpu() for t in kernels.neighbors(*moved(hidden, mask, device), theirs, None, *asked)]
-    want = reference.neighbors(hidden, mask, other, None, *asked)
+    got = [t.cpu() for t in kernels.neighbors(*there, None, *asked)]
+    want = [t.cpu() for t in reference.neighbors(*there, None, *asked)]
     assert torch.equal(got[0], want[0]), f"counts {got[0]}, expected {want[0]}"
-    cosines, i, j, _ = reference._cosines(hidden, mask, other, None, 0, 0)
+    cosines, i, j = (t.cpu() for t in reference._cosines(*there, None, 0, 0)[:3])
     n, m = (hidden if rows is None else rows for rows in (None, other))
     table = torch.full((n.shape[0] * n.shape[1], m.shape[0] * m.shape[1]), -torch.inf, dtype=torch.float64)
     table[i[:, None], j] = cosines

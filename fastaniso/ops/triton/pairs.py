@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastaniso.ops.triton import shared_histogram
+from fastaniso.ops.triton import shapes, shared_histogram
 from fastaniso.ops.triton.extrema import extrema_kernel
 from fastaniso.ops.triton.pair_sums import pair_sums_kernel
 from fastaniso.ops.triton.panels import PanelPair
 from fastaniso.ops.triton.row_sets import RowSet, count_ordered_pairs, panel_pairs
 from fastaniso.ops.triton.rows import current_target, on_device
-from fastaniso.ops.triton.shapes import PAIR_PROGRAMS, PairTile, ceiling, panel_parts, power_of_two, supertiles
+from fastaniso.ops.triton.shapes import PairTile, ceiling, panel_parts, power_of_two, supertiles
 
 MAX_SHARED_BINS = 8192
 MAX_PAIRS = 10**9
@@ -70,7 +70,7 @@ class PairSums:
         return torch.stack(made) if made else None
 
     def _programs(self, size: int, dtype: torch.dtype) -> Tensor | None:
-        return torch.zeros(PAIR_PROGRAMS, size, dtype=dtype, device=self._device) if size else None
+        return torch.zeros(shapes.PAIR_PROGRAMS, size, dtype=dtype, device=self._device) if size else None
 
     def add(self, pair: PanelPair) -> None:
         """Visit the pairs of two panels, or of one: whole tiles, then the others."""
@@ -87,8 +87,8 @@ class PairSums:
 
     def _launch(self, pair: PanelPair, tile: PairTile, whole: int, slots: int, *, edge: bool) -> None:
         asked = self._asked
-        side, down, number = supertiles(pair.left.rows, pair.right.rows, tile.side, triangle=pair.triangle)
-        programs = min(PAIR_PROGRAMS, number)
+        down, number = supertiles(pair.left.rows, pair.right.rows, tile.side, triangle=pair.triangle)
+        programs = min(shapes.PAIR_PROGRAMS, number)
         self._make_room(ceiling(number, programs) * tile.side**2)
         operands = pair.operands(tile)
         kept = (self._left.kept, self._right.kept, pair.left.first, pair.right.first)
@@ -124,7 +124,7 @@ class PairSums:
             EXPONENTS=len(asked.uniformity_t),
             THRESHOLDS=len(asked.thresholds),
             WHOLE=whole,
-            SIDE=side,
+            SIDE=shapes.SUPERTILE_SIDE,
             **constants,
             **options,
             **({"extern_libs": shared_histogram.library(asked.bins)} if slots else {}),
@@ -141,7 +141,7 @@ class PairSums:
                 self._best_at,
                 programs,
                 pair.width,
-                PROGRAMS=power_of_two(PAIR_PROGRAMS),
+                PROGRAMS=power_of_two(shapes.PAIR_PROGRAMS),
                 **constants,
                 num_warps=tile.warps,
             )

@@ -140,6 +140,7 @@ PAIR_PROGRAMS = 1055
 meets the lower rows of a supertile."""
 
 SUPERTILE_SIDE = 16
+"""Tiles that lie together in both directions are visited together: they share rows while those are in the cache."""
 
 
 @dataclass(frozen=True)
@@ -183,12 +184,10 @@ class PairTile:
         return cls(side, 64, 3 if slots <= 4096 else 2, warps, registers, described=True)
 
 
-def supertiles(rows: int, others: int, side: int, *, triangle: bool) -> tuple[int, int, int]:
-    """Side of a supertile in tiles, supertiles down, and all slots of a launch for tiles of rows and others."""
-    down, across = ceiling(rows, side), ceiling(others, side)
-    tiles = min(SUPERTILE_SIDE, power_of_two(max(down, across)))
-    down, across = ceiling(down, tiles), ceiling(across, tiles)
-    return tiles, down, (down * (down + 1) // 2 if triangle else down * across) * tiles**2
+def supertiles(rows: int, others: int, side: int, *, triangle: bool) -> tuple[int, int]:
+    """Supertiles down, and all slots of a launch, for tiles of ``side``; slots outside are passed over."""
+    down, across = (ceiling(number, side * SUPERTILE_SIDE) for number in (rows, others))
+    return down, (down * (down + 1) // 2 if triangle else down * across) * SUPERTILE_SIDE**2
 
 
 def list_splits(k: int) -> int:

@@ -43,6 +43,12 @@ def some(n: int, dim: int, dtype: str, seed: int = 3) -> Tensor:
     return rows.to(DTYPES[dtype])
 
 
+@pytest.fixture(autouse=True)
+def _small_supertiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of the slots of large ones would be passed over, one by one."""
+    monkeypatch.setattr(shapes, "SUPERTILE_SIDE", 2)
+
+
 @pytest.fixture
 def _small_panels(monkeypatch: pytest.MonkeyPatch) -> None:
     """As of an input that is long or wide: 128 rows a panel."""
@@ -118,9 +124,14 @@ def test_counts_are_moved_to_int64(monkeypatch: pytest.MonkeyPatch) -> None:
     pair_checks.check_pairs(some(70, 9, "bf16"), None, "cpu")
 
 
+def test_supertiles_of_their_own_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shapes, "SUPERTILE_SIDE", 16)
+    pair_checks.check_pairs(some(50, 9, "bf16"), None, "cpu", other=some(40, 9, "bf16", 4))
+
+
 def test_few_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each has several tiles, and carries its sums from one to the next."""
-    monkeypatch.setattr(PAIRS, "PAIR_PROGRAMS", 3)
+    monkeypatch.setattr(shapes, "PAIR_PROGRAMS", 3)
     pair_checks.check_pairs(some(110, 9, "bf16"), None, "cpu")
 
 
