@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.gpu_tools import Size, exact, mean_cosine, peak_mib, row, some_rows, timed
-from bench.harness import OURS, Row
+from bench.harness import OURS, Row, Timing
 from fastaniso.ops import triton as kernels
 from fastaniso.ops.triton import shapes
 
@@ -25,10 +25,10 @@ SIZES = (
     (131_072, 768, torch.float32),
 )
 NEIGHBOR_SIZES = ((262_144, 768, torch.bfloat16), (65_536, 768, torch.bfloat16))
-BASELINE_ROWS = 65_536
-"""The baselines take their time and memory: they run at this number of rows, beside ours."""
+EVERYTHING = f"{OURS}_everything"
+CHUNK, CHUNKS = 2048, 16
+"""The baselines take so many rows at a time, and so many times: all others would take as long."""
 
-CHUNK = 4096
 K = 10
 EXPLORED: Size = (40_960, 768, torch.bfloat16)
 """One panel, so that every variant is compiled for its triangle only."""
@@ -43,29 +43,41 @@ def pairs(rows: Tensor, **asked: Any) -> tuple[Tensor, ...]:
     )
 
 
-def chunks_and_histc(rows: Tensor, *, everything: bool) -> Tensor:
-    """A chunk of rows with all rows at a time, the products in the rows' dtype; every pair twice."""
-    units = F.normalize(rows[0].float(), dim=1).to(rows.dtype)
-    counts = torch.zeros(1024, device=rows.device)
-    sums = torch.zeros(7, dtype=torch.float64, device=rows.device)
-    for chunk in units.split(CHUNK):
-        cosines = (chunk @ units.T).float()
-        counts += cosines.histc(1024, -1, 1)
-        if everything:
-            powers = torch.stack([(cosines**p).sum(dtype=torch.float64) for p in range(1, 5)])
-            exponential = (4 * (cosines - 1)).exp().sum(dtype=torch.float64)
-            sums += torch.cat((powers, torch.stack((exponential, cosines.min().double(), cosines.max().double()))))
+def torch_chunks(units: Tensor) -> Tensor:
+    """Counts over the first chunks of unit rows with all rows, as a careful user has them: every pair twice."""
+    counts = torch.zeros(1024, device=units.device)
+    for chunk in units.split(CHUNK)[:CHUNKS]:
+        counts += (chunk @ units.T).float().histc(1024, -1, 1)
     return counts
 
 
-def chunks_and_topk(rows: Tensor) -> Tensor:
-    units = F.normalize(rows[0].float(), dim=1).to(rows.dtype)
+def torch_chunks_everything(units: Tensor) -> Tensor:
+    """All that ``pairs`` takes from a cosine."""
+    sums = torch.zeros(7, dtype=torch.float64, device=units.device)
+    counts = torch.zeros(1024, device=units.device)
+    for chunk in units.split(CHUNK)[:CHUNKS]:
+        cosines = (chunk @ units.T).float()
+        counts += cosines.histc(1024, -1, 1)
+        powers = [(cosines**p).sum(dtype=torch.float64) for p in range(1, 5)]
+        exponential = (4 * (cosines - 1)).exp().sum(dtype=torch.float64)
+        sums += torch.stack((*powers, exponential, cosines.min().double(), cosines.max().double()))
+    return sums
+
+
+def torch_chunks_topk(units: Tensor) -> Tensor:
+    """The largest cosines of the first chunks of unit rows, themselves excluded."""
     found = []
-    for first in range(0, len(units), CHUNK):
+    for first in range(0, min(len(units), CHUNK * CHUNKS), CHUNK):
         cosines = (units[first : first + CHUNK] @ units.T).float()
         cosines.diagonal(first).fill_(-torch.inf)
         found.append(cosines.topk(K, dim=1).values)
     return torch.cat(found)
+
+
+def for_all_rows(timing: Timing, n: int) -> Timing:
+    """What the first chunks took, for all of them."""
+    times = max(1.0, n / (CHUNK * CHUNKS))
+    return Timing(*(times * seconds for seconds in (timing.p20, timing.p50, timing.p80)))
 
 
 def cublas_rate(dim: int) -> float:
@@ -75,21 +87,22 @@ def cublas_rate(dim: int) -> float:
 
 
 def bench_pairs(n: int, dim: int, dtype: torch.dtype) -> list[Row]:
-    """The limit is the time of cuBLAS in bfloat16 for half of the square."""
+    """``fastaniso`` is the histogram alone. The limit is the time of cuBLAS in bfloat16 for half of the square."""
     size = (n, dim, dtype)
     rows = some_rows(*size)
     limit = n * n * dim / cublas_rate(dim)
-    calls: dict[str, Callable[[], object]] = {
-        OURS: lambda: pairs(rows),
-        f"{OURS}, histogram": lambda: pairs(rows, bins=1024),
-    }
-    if n == BASELINE_ROWS:
-        calls["torch chunks + histc"] = lambda: chunks_and_histc(rows, everything=False)
-        calls["torch chunks, everything"] = lambda: chunks_and_histc(rows, everything=True)
+    calls: dict[str, Callable[[], object]] = {OURS: lambda: pairs(rows, bins=1024), EVERYTHING: lambda: pairs(rows)}
     timings = timed(calls, 3 if n > 500_000 else 5)
+    peaks = {name: peak_mib(call) for name, call in calls.items()}
     counts, histogram, powers, *_ = pairs(rows)
     assert histogram.sum() == counts[0] == n * (n - 1) // 2
     error = abs(float(powers[0] / counts[0]) / mean_cosine(exact(rows[0], unit=True, product=False), n, n) - 1)
+    for block in rows[0].split(1 << 16):
+        block.copy_(F.normalize(block.float(), dim=1))
+    for baseline in (torch_chunks, torch_chunks_everything) if dtype == torch.bfloat16 else ():
+        calls = {baseline.__name__: lambda baseline=baseline: baseline(rows[0])}
+        timings |= {name: for_all_rows(timing, n) for name, timing in timed(calls, 3).items()}
+        peaks |= {name: peak_mib(call) for name, call in calls.items()}
     return [
         row(
             "pairs",
@@ -99,31 +112,28 @@ def bench_pairs(n: int, dim: int, dtype: torch.dtype) -> list[Row]:
             tflop_per_s=n * (n - 1) * dim / timing.p50 / 1e12,
             share_of_limit=limit / timing.p50,
             ratio_to_ours=timing.p50 / timings[OURS].p50,
-            peak_mib=peak_mib(calls[name]),
-            error=error if name == OURS else None,
+            peak_mib=peaks[name],
+            error=error if name == EVERYTHING else None,
         )
         for name, timing in timings.items()
     ]
 
 
 def bench_neighbors(n: int, dim: int, dtype: torch.dtype) -> list[Row]:
-    """The limit is the time of cuBLAS in bfloat16 for the square."""
+    """The limit is the time of cuBLAS in bfloat16 for the square; the error is the largest of some rows' cosines."""
     size = (n, dim, dtype)
     rows = some_rows(*size)
     limit = 2 * n * n * dim / cublas_rate(dim)
-    calls: dict[str, Callable[[], Any]] = {
-        OURS: lambda: kernels.neighbors(rows, None, None, None, K, False, 0, 0),
-    }
-    if n == BASELINE_ROWS:
-        calls["torch chunks + topk"] = lambda: chunks_and_topk(rows)
-    timings = timed(calls, 5)
-    some = torch.arange(0, n, n // 200, device="cuda")
-    units = F.normalize(rows[0].double(), dim=1) if n == BASELINE_ROWS else None
-    error = None
-    if units is not None:
-        cosines = units[some] @ units.T
-        cosines[torch.arange(len(some)), some] = -torch.inf
-        error = float((calls[OURS]()[1][some] - cosines.topk(K, dim=1).values).abs().max())
+    units = F.normalize(rows[0].float(), dim=1).to(dtype)
+    timings = timed({OURS: lambda: kernels.neighbors(rows, None, None, None, K, False, 0, 0)}, 5)
+    baseline = timed({"torch_chunks_topk": lambda: torch_chunks_topk(units)}, 3)
+    timings |= {name: for_all_rows(timing, n) for name, timing in baseline.items()}
+    some = torch.arange(0, n, max(1, n // 200), device="cuda")
+    exact_units = F.normalize(rows[0, some].double(), dim=1)
+    cosines = torch.cat([exact_units @ F.normalize(block.double(), dim=1).T for block in rows[0].split(1 << 14)], dim=1)
+    cosines[torch.arange(len(some), device="cuda"), some] = -torch.inf
+    found = kernels.neighbors(rows, None, None, None, K, False, 0, 0)[1][some]
+    error = float((found - cosines.topk(K, dim=1).values).abs().max())
     return [
         row(
             "neighbors",
@@ -133,7 +143,6 @@ def bench_neighbors(n: int, dim: int, dtype: torch.dtype) -> list[Row]:
             tflop_per_s=2 * n * n * dim / timing.p50 / 1e12,
             share_of_limit=limit / timing.p50,
             ratio_to_ours=timing.p50 / timings[OURS].p50,
-            peak_mib=peak_mib(calls[name]),
             error=error if name == OURS else None,
         )
         for name, timing in timings.items()
