@@ -12,12 +12,15 @@ import pytest
 pytest.importorskip("triton")
 
 
-def test_kernels_under_the_interpreter() -> None:
-    folder = Path(__file__).parent / "interpreted"
+FOLDER = Path(__file__).parent / "interpreted"
+
+
+@pytest.mark.parametrize("file", sorted(path.name for path in FOLDER.glob("test_*.py")))
+def test_kernels_under_the_interpreter(file: str) -> None:
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(folder)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(FOLDER / file)],
         env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-        cwd=folder.parents[2],
+        cwd=FOLDER.parents[2],
         capture_output=True,
         text=True,
     )
