@@ -13,6 +13,7 @@ _PANEL = 48  # rows packed side by side at most, as in csrc/isa/product.inl
 _SHARED, _OWN = (12 * 2**20, 4080), (720 * 2**10, 960)  # bytes and rows at most, as in csrc/pair_blocks.cpp
 _HUGE_PAGE = 2 * 2**20
 _GPU_BYTES = 200 * 10**6
+_HEAP = 3 * 2**19
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,13 @@ def pair_work(
     drawn = None if sample is None else design(n, others, dim, sample, backend)
     if drawn is None:
         return PairWork(everything, state, working, True)
-    # The order of the rows, and of those kept; two blocks gathered; the results of 64 tiles, and their copies.
+    # The order of the rows, and of those kept; two blocks gathered; the results of 64 tiles, and their copies; and what
+    # the heap holds on to between the small tensors of so many tiles.
     rows = max(blocks.count // blocks.blocks + 1 for blocks in (drawn.grid.rows, drawn.grid.others or drawn.grid.rows))
     order = 24 * (n + (others or 0))
     gathered = 2 * rows * dim * dtype.itemsize + _tile_bytes(rows, rows, dim, dtype, backend)
     strata = 8 * bins * (3 * len(drawn.grid.strata) + 64 * 4)
-    working = max(working, order + gathered + strata)
+    working = max(working, order + gathered + strata + _HEAP)
     if drawn.relative_error is not None:
         return PairWork(everything, state, working, None)
     calls = sum(drawn.allocation(drawn.tiles)) * drawn.products_a_call
