@@ -14,23 +14,39 @@ namespace fastaniso {
 class PanelMemory {
  public:
   explicit PanelMemory(int64_t bytes) {
-    // Small panels share no huge page: clearing one costs more than a product of theirs.
-    const int64_t page = bytes < kHugePage ? kLine : kHugePage;
-    bytes = (bytes + page - 1) / page * page;
-    data_ = std::aligned_alloc(page, bytes ? bytes : page);
-    if (!data_) throw std::bad_alloc();
 #if defined(__linux__)
-    if (page == kHugePage) madvise(data_, bytes, MADV_HUGEPAGE);
+    // Mapped, and given back at once: the heap would keep what is freed, in pieces that the next panels do not fit.
+    if (bytes >= kHugePage) {
+      mapped_ = bytes + kHugePage;
+      base_ = mmap(nullptr, mapped_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      if (base_ == MAP_FAILED) throw std::bad_alloc();
+      data_ = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(base_) + kHugePage - 1) / kHugePage * kHugePage);
+      madvise(data_, bytes, MADV_HUGEPAGE);
+      return;
+    }
 #endif
+    base_ = std::aligned_alloc(kLine, (bytes / kLine + 1) * kLine);
+    if (!base_) throw std::bad_alloc();
+    data_ = static_cast<char*>(base_);
   }
-  ~PanelMemory() { std::free(data_); }
+  ~PanelMemory() {
+#if defined(__linux__)
+    if (mapped_) {
+      munmap(base_, mapped_);
+      return;
+    }
+#endif
+    std::free(base_);
+  }
   PanelMemory(const PanelMemory&) = delete;
   PanelMemory& operator=(const PanelMemory&) = delete;
-  char* data() const { return static_cast<char*>(data_); }
+  char* data() const { return data_; }
 
  private:
   static constexpr int64_t kLine = 64, kHugePage = 2 << 20;
-  void* data_;
+  void* base_;
+  char* data_;
+  int64_t mapped_ = 0;
 };
 
 }  // namespace fastaniso
