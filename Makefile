@@ -28,7 +28,8 @@ demo: $(VENV)/.ready  ## scan a real model on real text, layer by layer
 test: test-python test-cpp  ## all tests: Python, and the C++ kernels under sanitizers
 
 test-python: $(VENV)/.ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not alone'
+	$(BIN)/python -m pytest -m alone
 
 test-cpp: $(VENV)/.ready
 	$(BIN)/cmake -G Ninja -S . -B build/sanitize -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DFASTANISO_SANITIZE=ON > build-sanitize.log 2>&1 || { cat build-sanitize.log; exit 1; }

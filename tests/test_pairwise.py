@@ -293,6 +293,7 @@ def test_an_interruption_ends_the_run() -> None:
     assert calls == 2
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", ["pairs", "nearest_neighbors", "a sample"])
 def test_ctrl_c_is_prompt(name: str) -> None:
     pytest.importorskip("fastaniso._cpu")

@@ -63,6 +63,7 @@ LONG = {
 }
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("op", LONG)
 @pytest.mark.parametrize("count", [1, 2])
 def test_ctrl_c_ends_a_long_kernel_within_a_second(count: int, op: str) -> None:
