@@ -7,6 +7,16 @@
 namespace fastaniso {
 namespace {
 
+// Products summed in registers before they are added to the tile: the error of a sum grows with what it has reached.
+constexpr int64_t kStepsInRegisters = 192;
+
+template <class V>
+FASTANISO_INLINE V within_one(V c) {
+  const V one = V{} + 1;
+  c = c > one ? one : c;
+  return c < -one ? -one : c;
+}
+
 template <class T>
 constexpr int tile_pairs() {
   return tile_rows<T>() * panel_width<T>();
@@ -37,16 +47,20 @@ FASTANISO_INLINE void for_each_tile(const PairBlock& block, const Meanwhile& mea
     for (tile.row = 0; tile.row < block.row_count; tile.row += height) {
       tile.ahead = block.triangle ? block.first_other + tile.other - block.first_row - tile.row : height;
       if (tile.ahead + panel <= 1) break;
-      V sums[height][kPanelVectors] = {};
-      add_products(rows + tile.row / panel * panel * block.dim + tile.row % panel, others + tile.other * block.dim,
-                   block.dim, sums, meanwhile);
-      for (int i = 0; i < height; ++i) {
-        for (int v = 0; v < kPanelVectors; ++v) {
-          const V one = V{} + T(1);
-          V c = sums[i][v];
-          c = c > one ? one : c;
-          c = c < -one ? -one : c;
-          store(tile.cosines + i * panel + v * width, c);
+      const T* a = rows + tile.row / panel * panel * block.dim + tile.row % panel;
+      const T* b = others + tile.other * block.dim;
+      for (int64_t k = 0; k < block.dim; k += kStepsInRegisters) {
+        const int64_t left = block.dim - k, steps = left < kStepsInRegisters ? left : kStepsInRegisters;
+        V sums[height][kPanelVectors] = {};
+        add_products(a + k * panel, b + k * panel, steps, sums, [&](int64_t step) { meanwhile(k + step); });
+        for (int i = 0; i < height; ++i) {
+          for (int v = 0; v < kPanelVectors; ++v) {
+            T* const to = tile.cosines + i * panel + v * width;
+            V c = sums[i][v];
+            if (k > 0) c += load(to);
+            if (steps == left) c = within_one(c);
+            store(to, c);
+          }
         }
       }
       tile.rows = block.row_count - tile.row < height ? int(block.row_count - tile.row) : height;
