@@ -12,7 +12,7 @@ from math import comb
 import torch
 from torch import Tensor
 
-TILE_ROWS = 128  # rows that moments adds in float32 at most (32 of float32 rows)
+TILE_ROWS = 128  # rows that moments adds in float32 at most (fewer of float32 rows)
 BLOCK_ROWS = 256  # products that gram adds in float32 at most
 SAFETY = 4
 
