@@ -5,10 +5,12 @@ from typing import Any
 
 from fastaniso._version import __version__
 from fastaniso.accumulator import Accumulator
-from fastaniso.functional import (
+from fastaniso.functional.describing import describe
+from fastaniso.functional.grouped import group_pairs
+from fastaniso.functional.intervals import mean_cosine_interval, subsample_curve
+from fastaniso.functional.linear import (
     backend_for,
     cosine_std,
-    describe,
     dimension_contributions,
     drift,
     group_cosine,
@@ -16,18 +18,33 @@ from fastaniso.functional import (
     norms,
     outlier_dimensions,
 )
-from fastaniso.grouped import group_pairs
-from fastaniso.intervals import mean_cosine_interval, subsample_curve
-from fastaniso.neighborhood import hubness, levina_bickel, nearest_neighbors, two_nn
-from fastaniso.pairwise import cosine_extrema, cosine_histogram, cosine_quantiles, pairs, uniformity
-from fastaniso.passes import (
+from fastaniso.functional.neighborhood import hubness, levina_bickel, nearest_neighbors, two_nn
+from fastaniso.functional.pairwise import cosine_extrema, cosine_histogram, cosine_quantiles, pairs, uniformity
+from fastaniso.functional.passes import (
     alignment,
     centered_mean_cosine,
     cosine_to_mean,
     partition_isotropy,
     row_mean_cosines,
 )
-from fastaniso.plan import Plan, plan
+from fastaniso.functional.spectral import (
+    alpha_req,
+    condition_number,
+    effective_rank,
+    isoscore,
+    isoscore_star,
+    mev,
+    nesum,
+    participation_ratio,
+    rankme,
+    self_clustering,
+    spectral_entropy,
+    stable_rank,
+    top_eigenvalue_share,
+    variance_explained,
+)
+from fastaniso.functional.words import inter_cosine, intra_sentence_similarity, self_similarity, sequence_cosine
+from fastaniso.planning.plan import Plan, plan
 from fastaniso.result import (
     CosineToMean,
     Description,
@@ -48,22 +65,6 @@ from fastaniso.result import (
     SubsampleCurve,
     TwoNN,
 )
-from fastaniso.spectral import (
-    alpha_req,
-    condition_number,
-    effective_rank,
-    isoscore,
-    isoscore_star,
-    mev,
-    nesum,
-    participation_ratio,
-    rankme,
-    self_clustering,
-    spectral_entropy,
-    stable_rank,
-    top_eigenvalue_share,
-    variance_explained,
-)
 from fastaniso.state import (
     CorruptStateError,
     Gram,
@@ -78,7 +79,6 @@ from fastaniso.state import (
 from fastaniso.statistics.catalogue import Catalogue, metrics
 from fastaniso.statistics.host import InvalidRowsError
 from fastaniso.statistics.metric import Metric
-from fastaniso.words import inter_cosine, intra_sentence_similarity, self_similarity, sequence_cosine
 
 __all__ = [
     "Accumulator",

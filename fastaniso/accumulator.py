@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fastaniso.ops import dispatch as ops
-from fastaniso.plan import parse_bytes, plan, scatters_of
+from fastaniso.planning.plan import parse_bytes, plan, scatters_of
 from fastaniso.result import Description
 from fastaniso.rows import Rows, as_groups, as_rows, as_tensor
 from fastaniso.state import NO_ROW, CorruptStateError, Gram, GroupMoments, Moments, StateMismatchError

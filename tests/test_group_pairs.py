@@ -16,7 +16,7 @@ from test_pairwise import all_cosines, check, variance_error
 from torch import Tensor
 
 import fastaniso
-from fastaniso import grouped
+from fastaniso.functional import grouped
 from fastaniso.ops import dispatch
 from fastaniso.progress import Progress
 from fastaniso.rows import as_rows

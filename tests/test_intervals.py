@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import fastaniso
-from fastaniso import InvalidRowsError, intervals
+from fastaniso import InvalidRowsError
+from fastaniso.functional import intervals
 from fastaniso.sampling.estimate import student
 
 BACKENDS = ("reference", "cpu")

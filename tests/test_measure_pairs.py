@@ -16,11 +16,11 @@ from torch import Tensor
 
 import fastaniso
 from fastaniso.ops import dispatch as ops
+from fastaniso.pairing.tiles import blocks_of, visit_neighbors, visit_pairs
 from fastaniso.progress import Progress
 from fastaniso.rows import as_rows
 from fastaniso.sources import open_source
 from fastaniso.state import GroupMoments, Moments, Neighbors, Pairs, State
-from fastaniso.tiles import blocks_of, visit_neighbors, visit_pairs
 
 ROWS = torch.randn(310, 24, generator=torch.Generator().manual_seed(0)) + 0.3
 SIZE = 64

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 import fastaniso
-from fastaniso import InvalidRowsError, tiles
+from fastaniso import InvalidRowsError
+from fastaniso.pairing import tiles
+from fastaniso.pairing.tiles import rows_in_block
 from fastaniso.progress import Progress
-from fastaniso.tiles import rows_in_block
 
 X = torch.randn(90, 6, generator=torch.Generator().manual_seed(0)) + 0.3
 Y = torch.randn(41, 6, generator=torch.Generator().manual_seed(1)) - 0.1

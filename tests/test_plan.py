@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import fastaniso
-from fastaniso.plan import parse_bytes
+from fastaniso.planning.plan import parse_bytes
 
 
 def test_plan() -> None:

@@ -14,12 +14,12 @@ from torch import Tensor
 
 import fastaniso
 from fastaniso import PairStatistics
+from fastaniso.pairing.sets import Sets, as_sets
 from fastaniso.progress import Progress
 from fastaniso.result import Interval
 from fastaniso.sampling import Design, Grid, design, sample_pairs
 from fastaniso.sampling.design import LEAST_TILES, Blocks
 from fastaniso.sampling.estimate import share_interval, student
-from fastaniso.sets import Sets, as_sets
 
 THRESHOLDS = (0.3, 0.98)
 NAMES = ("mean", "std", "mean_abs", "uniformity")

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from fastaniso.ops import dispatch as ops
+from fastaniso.pairing.tiles import Block, blocks_of, rows_in_block, visit_neighbors, visit_pairs
 from fastaniso.rows import Rows, as_rows
 from fastaniso.state import Neighbors, Pairs, StateMismatchError
-from fastaniso.tiles import Block, blocks_of, rows_in_block, visit_neighbors, visit_pairs
 
 X = torch.randn(53, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = torch.randn(31, 7, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

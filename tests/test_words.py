@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import fastaniso
-from fastaniso import InvalidRowsError, group_stream
+from fastaniso import InvalidRowsError
+from fastaniso.functional import group_stream
 
 law = settings(max_examples=25, deadline=None)
 BACKENDS = ("reference", "cpu")

@@ -14,6 +14,7 @@ from torch import Tensor
 
 TILE_ROWS = 128  # rows that moments adds in float32 at most (fewer of float32 rows)
 BLOCK_ROWS = 256  # products that gram adds in float32 at most
+PRODUCT_STEPS = 192  # products that pairs and neighbors add in float32 before they start anew
 SAFETY = 4
 
 
@@ -63,8 +64,12 @@ def scatter(rows: Tensor, dtype: torch.dtype, *, fused: bool, kept_first: int, g
 
 
 def cosine(dim: int, dtype: torch.dtype) -> float:
-    """Bound on the error of one cosine: a sum of d products of numbers that were rounded once, at most 1 in all."""
-    return SAFETY * (dim**0.5 + 4) * rounding(dtype)
+    """Bound on the error of one cosine: a sum of d products of numbers that were rounded once, at most 1 in all.
+
+    Of stretches of at most 192 products, which are then added.
+    """
+    stretch = min(dim, PRODUCT_STEPS)
+    return SAFETY * (stretch**0.5 + (dim / stretch) ** 0.5 + 3) * rounding(dtype)
 
 
 def pair_moments(cosines: Tensor, pivot: float, dim: int, dtype: torch.dtype) -> Tensor:

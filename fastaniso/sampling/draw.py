@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastaniso.ops import dispatch as ops
+from fastaniso.pairing.tiles import gather, kept_rows
 from fastaniso.rows import Rows
 from fastaniso.sampling.design import Design, Stratum
 from fastaniso.state import Pairs
 from fastaniso.statistics.pairs import about
-from fastaniso.tiles import gather, kept_rows
 
 Floats = NDArray[np.float64]
 _AT_ONCE = 64  # tiles whose results are brought to the host together

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastaniso._version import __version__
+from fastaniso.pairing.sets import Sets
 from fastaniso.result import Extrema, Extreme, Histogram, Interval, Intervals, PairStatistics, Sample, Share
 from fastaniso.sampling.draw import ABSOLUTE, GIVEN, SampleSums
-from fastaniso.sets import Sets
 from fastaniso.state import Pairs
 from fastaniso.statistics import pairs as statistics
 

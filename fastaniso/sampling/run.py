@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
+from fastaniso.pairing.sets import Sets
 from fastaniso.progress import Meter, Report, reporter
 from fastaniso.result import PairStatistics
 from fastaniso.sampling.design import Design
 from fastaniso.sampling.draw import TileSampler
 from fastaniso.sampling.estimate import error_of_mean, sample_statistics
-from fastaniso.sets import Sets
 from fastaniso.state import Pairs
 
 _MARGIN = 1.1  # more tiles than the pilot asks for, whose own variance is an estimate

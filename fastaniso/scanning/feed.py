@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from fastaniso.pairing.tiles import Block
 from fastaniso.rows import Rows, as_rows
 from fastaniso.sources import Source
-from fastaniso.tiles import Block
 
 
 @contextmanager

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastaniso.neighborhood import check_k
+from fastaniso.functional.neighborhood import check_k
+from fastaniso.functional.pairwise import checked_options
 from fastaniso.ops.dispatch import resolve
-from fastaniso.pairwise import checked_options
+from fastaniso.pairing.tiles import rows_in_block
 from fastaniso.progress import Report, reporter
 from fastaniso.result import NearestNeighbors
 from fastaniso.scanning.checkpoint import Checkpoint
@@ -27,7 +28,6 @@ from fastaniso.statistics.describe import describe
 from fastaniso.statistics.host import check_invalid_option
 from fastaniso.statistics.neighbors import describe_hubness
 from fastaniso.statistics.pairs import pair_statistics
-from fastaniso.tiles import rows_in_block
 
 BLOCK_BYTES = 64 << 20
 """Bytes read at once in a linear pass, between two signs of progress."""

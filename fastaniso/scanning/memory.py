@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from fastaniso.plan import plan
+from fastaniso.planning.plan import plan
 from fastaniso.sources import Source
 
 

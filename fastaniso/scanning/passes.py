@@ -9,13 +9,13 @@ from typing import TypeVar
 import torch
 
 from fastaniso.ops import dispatch as ops
+from fastaniso.pairing.tiles import visit_neighbors, visit_pairs
 from fastaniso.progress import Meter, Report
 from fastaniso.scanning.checkpoint import Checkpoint
 from fastaniso.scanning.feed import blocks_on
 from fastaniso.sources import Source
 from fastaniso.state import Coverage, Gram, Moments, Neighbors, Pairs
 from fastaniso.statistics.host import dropped_rows, to_host
-from fastaniso.tiles import visit_neighbors, visit_pairs
 
 P = TypeVar("P", Pairs, Neighbors)
 

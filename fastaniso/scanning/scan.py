@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fastaniso.models import Anatomy, find_stacks, forward_arguments, load_model, tapped
 from fastaniso.models.inputs import feeds_decoder, position_limit, takes_attention_mask, vocabulary
-from fastaniso.plan import plan
+from fastaniso.planning.plan import plan
 from fastaniso.progress import Meter, Report, reporter
 from fastaniso.scanning.provenance import model_provenance, versions
 from fastaniso.scanning.result import ScanResult, SiteResult, TokenCounts

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from fastaniso.pairing.tiles import rows_in_block
 from fastaniso.sampling.design import design
-from fastaniso.tiles import rows_in_block
 
 _PANEL = 48  # rows packed side by side at most, as in csrc/isa/product.inl
 _SHARED, _OWN = (12 * 2**20, 4080), (720 * 2**10, 960)  # bytes and rows at most, as in csrc/pair_blocks.cpp

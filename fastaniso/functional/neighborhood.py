@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from fastaniso._version import __version__
-from fastaniso.pair_plan import neighbor_tile_bytes
-from fastaniso.plan import plan
+from fastaniso.pairing.sets import Sets, as_sets, run
+from fastaniso.pairing.tiles import blocks_of, gather, kept_rows, rows_in_block, visit_neighbors
+from fastaniso.planning.pairs import neighbor_tile_bytes
+from fastaniso.planning.plan import plan
 from fastaniso.progress import Report
 from fastaniso.result import Hubness, LevinaBickel, NearestNeighbors, TwoNN
 from fastaniso.rows import Rows, as_tensor
-from fastaniso.sets import Sets, as_sets, run
 from fastaniso.state import Neighbors
 from fastaniso.statistics import neighbors as statistics
 from fastaniso.statistics.metric import Nearest
 from fastaniso.statistics.pairs import cosine_error
-from fastaniso.tiles import blocks_of, gather, kept_rows, rows_in_block, visit_neighbors
 
 MAX_K = 128
 _SPARE = 4  # candidates beyond the k asked for, among which float64 distances may choose

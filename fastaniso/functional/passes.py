@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from fastaniso.ops import dispatch as ops
-from fastaniso.plan import plan
+from fastaniso.planning.plan import plan
 from fastaniso.result import CosineToMean, Dropped
 from fastaniso.rows import Rows, as_rows, as_tensor
 from fastaniso.state import Moments

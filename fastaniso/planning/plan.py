@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 import torch
 
-from fastaniso.calibration import Calibration
 from fastaniso.ops.dispatch import resolve
-from fastaniso.pair_plan import PairWork, neighbor_work, pair_work
+from fastaniso.planning.calibration import Calibration
+from fastaniso.planning.pairs import PairWork, neighbor_work, pair_work
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 

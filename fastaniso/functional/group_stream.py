@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fastaniso.ops import dispatch as ops
-from fastaniso.plan import Plan
+from fastaniso.pairing.tiles import gather
+from fastaniso.planning.plan import Plan
 from fastaniso.result import Dropped
 from fastaniso.rows import Rows, as_groups, as_rows, as_tensor
 from fastaniso.state import GroupMoments, Moments
 from fastaniso.statistics.host import check_invalid_option, dropped_rows, to_host
 from fastaniso.statistics.second_pass import kept_rows, wide_rows
 from fastaniso.statistics.words import some_groups
-from fastaniso.tiles import gather
 
 _NUMBERS = 2**19  # of the rows whose groups are summed at once
 _NUMBERS_ON_A_GPU = 2**24

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastaniso.spectral.scoring import gram_of, spectra_of, spectral_score
+from fastaniso.functional.spectral.scoring import gram_of, spectra_of, spectral_score
 from fastaniso.statistics import spectrum
 from fastaniso.statistics.host import dropped_rows, to_host
 

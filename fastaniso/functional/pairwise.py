@@ -8,15 +8,15 @@ from typing import Any, TypedDict
 
 from numpy.typing import ArrayLike
 
-from fastaniso.plan import plan
+from fastaniso.pairing.sets import Sets, as_sets, run
+from fastaniso.pairing.tiles import visit_pairs
+from fastaniso.planning.plan import plan
 from fastaniso.progress import Report
 from fastaniso.result import Extrema, Histogram, PairStatistics, Quantile
 from fastaniso.sampling import check_sample, design, sample_pairs
-from fastaniso.sets import Sets, as_sets, run
 from fastaniso.state import Pairs
 from fastaniso.statistics import pairs as statistics
 from fastaniso.statistics.host import to_host
-from fastaniso.tiles import visit_pairs
 
 BINS = (64, 8192)
 _MAX_T = 20.0

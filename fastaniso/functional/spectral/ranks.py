@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from fastaniso.spectral.scoring import gram_of, spectra_of, spectral_score
+from fastaniso.functional.spectral.scoring import gram_of, spectra_of, spectral_score
 from fastaniso.state import Gram
 from fastaniso.statistics import spectrum
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from fastaniso.ops import dispatch as ops
+from fastaniso.pairing.tiles import Block, blocks_of, rows_in_block
 from fastaniso.progress import Meter, Report, reporter
 from fastaniso.result import Dropped
 from fastaniso.rows import Rows, as_groups, as_rows, as_tensor
 from fastaniso.state import Moments, Neighbors, Pairs
 from fastaniso.statistics import cosine
 from fastaniso.statistics.host import check_invalid_option, dropped_rows, to_host
-from fastaniso.tiles import Block, blocks_of, rows_in_block
 
 _State = TypeVar("_State", Pairs, Neighbors)
 

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastaniso.pairwise import check_memory, checked_options, visit
+from fastaniso.functional.pairwise import check_memory, checked_options, visit
+from fastaniso.pairing.sets import Sets, as_sets, numbered, run
+from fastaniso.pairing.tiles import Block, gather, kept_rows, visit_pairs
 from fastaniso.progress import Report
 from fastaniso.result import GroupPairs
 from fastaniso.rows import Rows
-from fastaniso.sets import Sets, as_sets, numbered, run
 from fastaniso.state import Pairs
 from fastaniso.statistics.pairs import about, central, pair_statistics
-from fastaniso.tiles import Block, gather, kept_rows, visit_pairs
 
 _GATHERED = 2**22  # bytes of a block of rows of one group
 _AT_ONCE = 64  # groups whose states are merged together

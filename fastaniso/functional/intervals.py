@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from fastaniso._version import __version__
-from fastaniso.group_stream import Collected, labelled
+from fastaniso.functional.group_stream import Collected, labelled
 from fastaniso.ops import dispatch as ops
+from fastaniso.pairing.tiles import gather, kept_rows
 from fastaniso.result import Interval, MeanCosineInterval, SubsampleCurve
 from fastaniso.rows import Rows, as_rows
 from fastaniso.sampling.estimate import student
@@ -22,7 +23,6 @@ from fastaniso.statistics import jackknife
 from fastaniso.statistics.catalogue import Asked, asked_for
 from fastaniso.statistics.host import check_invalid_option, dropped_rows, to_host
 from fastaniso.statistics.metric import RAW, UNIT, States
-from fastaniso.tiles import gather, kept_rows
 
 _FEWEST_GROUPS = 3
 _SMALLEST, _MOST_SIZES = 16, 8  # of the sizes that are chosen

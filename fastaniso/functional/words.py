@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from fastaniso._version import __version__
-from fastaniso.group_stream import Collected, LabelledRows, labelled
+from fastaniso.functional.group_stream import Collected, LabelledRows, labelled
 from fastaniso.ops import dispatch as ops
+from fastaniso.pairing.tiles import gather, kept_rows
 from fastaniso.result import IntraSentenceSimilarity, SelfSimilarity, SequenceCosine
 from fastaniso.state import Moments
 from fastaniso.statistics import cosine
 from fastaniso.statistics import words as statistics
 from fastaniso.statistics.host import to_host
-from fastaniso.tiles import gather, kept_rows
 
 _INSTANCES = 2**20  # numbers of the rows drawn that are gathered at once
 

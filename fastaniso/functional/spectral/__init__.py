@@ -1,6 +1,6 @@
 """Scores of the spectrum of rows: how many directions they take up, and how evenly."""
 
-from fastaniso.spectral.ranks import (
+from fastaniso.functional.spectral.ranks import (
     effective_rank,
     isoscore,
     isoscore_star,
@@ -9,7 +9,7 @@ from fastaniso.spectral.ranks import (
     rankme,
     stable_rank,
 )
-from fastaniso.spectral.shape import (
+from fastaniso.functional.spectral.shape import (
     alpha_req,
     condition_number,
     mev,

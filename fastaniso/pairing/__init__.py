@@ -1,0 +1,1 @@
+"""The pair grid: rows made ready for it, and its tiles, each visited once."""

@@ -1,0 +1,1 @@
+"""What a call will take, before it runs."""
