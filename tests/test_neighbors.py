@@ -125,7 +125,7 @@ def test_blocks_merge_to_the_whole(seed: int, n: int, cut: int, k: int) -> None:
 def test_opcheck() -> None:
     hidden, other = torch.randn(2, 5, 6), torch.randn(1, 7, 6)
     for arguments in (
-        (hidden, torch.rand(2, 5) > 0.3, None, None, 3, False, 0, 0, "cpu"),
-        (hidden.double(), None, other.double(), None, 3, True, 3, 4, "cpu"),
+        (hidden, torch.rand(2, 5) > 0.3, None, None, 3, False, 0, 0, "exact", "cpu"),
+        (hidden.double(), None, other.double(), None, 3, True, 3, 4, "fast", "cpu"),
     ):
         torch.library.opcheck(torch.ops.fastaniso.neighbors.default, arguments)

@@ -23,7 +23,7 @@ from fastaniso import InvalidRowsError, PairStatistics
 from fastaniso.ops import reference
 from fastaniso.progress import Progress
 from fastaniso.result import Dropped
-from fastaniso.statistics.pairs import pair_statistics
+from fastaniso.statistics.pairs import cosine_error, pair_statistics
 
 X = torch.randn(60, 6, generator=torch.Generator().manual_seed(0)) + 0.3
 Y = torch.randn(35, 6, generator=torch.Generator().manual_seed(1)) - 0.1
@@ -391,3 +391,21 @@ def test_the_plot_of_no_pair() -> None:
 def test_a_collapsed_cloud_keeps_its_digits_in_float64(backend: str) -> None:
     x = 10 + 1e-2 * torch.randn(300, 48, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
     assert fastaniso.pairs(x, backend=backend).std == pytest.approx(fastaniso.cosine_std(x, backend=backend), rel=1e-8)
+
+
+def test_precision_is_checked_and_changes_nothing_on_a_cpu() -> None:
+    x = torch.randn(50, 7)
+    with pytest.raises(ValueError, match="precision: expected 'exact' or 'fast', got 'tf32'"):
+        fastaniso.pairs(x, precision="tf32")
+    with pytest.raises(ValueError, match="precision: expected 'exact' or 'fast', got None"):
+        fastaniso.nearest_neighbors(x, 2, precision=None)
+    exact, fast = (fastaniso.pairs(x, precision=precision, sample=None) for precision in ("exact", "fast"))
+    assert exact.to_dict() == fast.to_dict()
+    exact_nearest, fast_nearest = (fastaniso.nearest_neighbors(x, 2, precision=p) for p in ("exact", "fast"))
+    assert torch.equal(exact_nearest.cosines, fast_nearest.cosines)
+
+
+def test_the_bound_of_fast_products_is_theirs() -> None:
+    name = "float32 rows, triton kernel"
+    exact, fast = (cosine_error(768, frozenset({each})) for each in (name, f"{name}, fast"))
+    assert 2.0**-10 < fast < 2.0**-10 + 2 * exact

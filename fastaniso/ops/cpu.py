@@ -79,8 +79,9 @@ def pairs(
     thresholds: list[float],
     start: int,
     other_start: int,
+    precision: str = "exact",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The seven tensors of :class:`fastaniso.state.Pairs`, empty where not asked for."""
+    """The seven tensors of :class:`fastaniso.state.Pairs`, empty where not asked for; always exact."""
     counts = torch.empty(5, dtype=torch.int64)
     histogram = torch.empty(bins, dtype=torch.int64)
     powers = torch.empty(5 if moments else 0, dtype=torch.float64)
@@ -117,8 +118,9 @@ def neighbors(
     both: bool,
     start: int,
     other_start: int,
+    precision: str = "exact",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The three tensors of :class:`fastaniso.state.Neighbors`, and cosines and indices the other way if ``both``."""
+    """The three tensors of :class:`fastaniso.state.Neighbors`, and the same the other way if ``both``; always exact."""
     dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     counts = torch.empty(5, dtype=torch.int64)
     lists = []

@@ -13,6 +13,8 @@ from fastaniso.rows import DTYPES, Rows
 from fastaniso.state import Coverage, Gram, GroupMoments, Moments, Neighbors, PairCoverage, Pairs
 
 BACKENDS = ("auto", "triton", "cpu", "reference")
+PRECISIONS = ("exact", "fast")
+_FAST = frozenset({"float32 rows, triton kernel, fast"})
 _PROVENANCE = {
     (dtype, backend): frozenset({f"{str(dtype).removeprefix('torch.')} rows, {backend} kernel"})
     for dtype in DTYPES
@@ -97,6 +99,7 @@ def pairs(
     extrema: bool = True,
     uniformity_t: tuple[float, ...] = (),
     thresholds: tuple[float, ...] = (),
+    precision: str = "exact",
     backend: str = "auto",
     start: int = 0,
     other_start: int = 0,
@@ -108,12 +111,12 @@ def pairs(
     theirs, their_mask = (None, None) if other is None else (other.values, other.mask)
     counts, histogram, powers, exponentials, above, values, places = torch.ops.fastaniso.pairs(
         *(rows.values, rows.mask, theirs, their_mask, bins, moments, extrema),
-        *(list(uniformity_t), list(thresholds), start, other_start, name),
+        *(list(uniformity_t), list(thresholds), start, other_start, checked_precision(precision), name),
     )
     return Pairs(
         dim=rows.dim,
         coverage=_pair_coverage(rows, other, source, other_source, start, other_start),
-        provenance=_PROVENANCE[rows.values.dtype, name],
+        provenance=_pair_provenance(rows, precision, name),
         uniformity_t=uniformity_t,
         thresholds=thresholds,
         counts=counts,
@@ -131,6 +134,7 @@ def neighbors(
     other: Rows | None = None,
     *,
     k: int,
+    precision: str = "exact",
     backend: str = "auto",
     start: int = 0,
     other_start: int = 0,
@@ -138,7 +142,7 @@ def neighbors(
     other_source: str | None = None,
 ) -> Neighbors:
     """The k largest cosines of each row with the other rows, itself excluded, or with the rows of ``other``."""
-    return _neighbors(rows, other, k, False, backend, start, other_start, source, other_source)[0]
+    return _neighbors(rows, other, k, False, precision, backend, start, other_start, source, other_source)[0]
 
 
 def mutual_neighbors(
@@ -146,6 +150,7 @@ def mutual_neighbors(
     other: Rows,
     *,
     k: int,
+    precision: str = "exact",
     backend: str = "auto",
     start: int = 0,
     other_start: int = 0,
@@ -153,7 +158,7 @@ def mutual_neighbors(
     other_source: str | None = None,
 ) -> tuple[Neighbors, Neighbors]:
     """``neighbors`` of the rows among ``other`` and of ``other`` among the rows, from one visit of each pair."""
-    return _neighbors(rows, other, k, True, backend, start, other_start, source, other_source)
+    return _neighbors(rows, other, k, True, precision, backend, start, other_start, source, other_source)
 
 
 def _neighbors(
@@ -161,6 +166,7 @@ def _neighbors(
     other: Rows | None,
     k: int,
     both: bool,
+    precision: str,
     backend: str,
     start: int,
     other_start: int,
@@ -170,9 +176,9 @@ def _neighbors(
     name = resolve(backend, rows.values.device)
     theirs, their_mask = (None, None) if other is None else (other.values, other.mask)
     counts, cosines, indices, other_cosines, other_indices = torch.ops.fastaniso.neighbors(
-        rows.values, rows.mask, theirs, their_mask, k, both, start, other_start, name
+        *(rows.values, rows.mask, theirs, their_mask, k, both, start, other_start, checked_precision(precision), name)
     )
-    provenance = _PROVENANCE[rows.values.dtype, name]
+    provenance = _pair_provenance(rows, precision, name)
     there = _pair_coverage(rows, other, source, other_source, start, other_start)
     back = PairCoverage() if other is None else _pair_coverage(other, rows, other_source, source, other_start, start)
     swapped = counts[[0, 1, 2, 4, 3]]
@@ -180,6 +186,19 @@ def _neighbors(
         Neighbors(rows.dim, there, provenance, start, counts, cosines, indices),
         Neighbors(rows.dim, back, provenance, other_start, swapped, other_cosines, other_indices),
     )
+
+
+def checked_precision(precision: str) -> str:
+    """``precision`` itself: "exact", or "fast", which lets a kernel round float32 rows before it multiplies them."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision: expected 'exact' or 'fast', got {precision!r}")
+    return precision
+
+
+def _pair_provenance(rows: Rows, precision: str, backend: str) -> frozenset[str]:
+    if precision == "fast" and backend == "triton" and rows.values.dtype == torch.float32:
+        return _FAST
+    return _PROVENANCE[rows.values.dtype, backend]
 
 
 def _coverage(rows: Rows, source: str | None, start: int) -> Coverage:

@@ -27,12 +27,12 @@ _LIBRARY.define(
 
 _LIBRARY.define(
     "pairs(Tensor hidden, Tensor? mask, Tensor? other, Tensor? other_mask, int bins, bool moments, bool extrema,"
-    " float[] uniformity_t, float[] thresholds, int start, int other_start, str backend)"
+    " float[] uniformity_t, float[] thresholds, int start, int other_start, str precision, str backend)"
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 _LIBRARY.define(
     "neighbors(Tensor hidden, Tensor? mask, Tensor? other, Tensor? other_mask, int k, bool both, int start,"
-    " int other_start, str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+    " int other_start, str precision, str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 
 
@@ -73,10 +73,11 @@ def _pairs(
     thresholds: list[float],
     start: int,
     other_start: int,
+    precision: str,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     counts, histogram, powers, exponentials, above, values, places = _backend(backend).pairs(
-        hidden, mask, other, other_mask, bins, moments, extrema, uniformity_t, thresholds, start, other_start
+        hidden, mask, other, other_mask, bins, moments, extrema, uniformity_t, thresholds, start, other_start, precision
     )
     return counts, histogram, powers, exponentials, above, values, places
 
@@ -90,10 +91,11 @@ def _neighbors(
     both: bool,
     start: int,
     other_start: int,
+    precision: str,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     counts, cosines, indices, other_cosines, other_indices = _backend(backend).neighbors(
-        hidden, mask, other, other_mask, k, both, start, other_start
+        hidden, mask, other, other_mask, k, both, start, other_start, precision
     )
     return counts, cosines, indices, other_cosines, other_indices
 
@@ -150,6 +152,7 @@ def _fake_pairs(
     thresholds: list[float],
     start: int,
     other_start: int,
+    precision: str,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     return (
@@ -172,6 +175,7 @@ def _fake_neighbors(
     both: bool,
     start: int,
     other_start: int,
+    precision: str,
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32

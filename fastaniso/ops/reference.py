@@ -68,8 +68,9 @@ def pairs(
     thresholds: list[float],
     start: int,
     other_start: int,
+    precision: str = "exact",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The seven tensors of :class:`fastaniso.state.Pairs`, empty where not asked for."""
+    """The seven tensors of :class:`fastaniso.state.Pairs`, empty where not asked for; always exact."""
     cosines, i, j, counts = _cosines(hidden, mask, other, other_mask, start, other_start)
     if other is None:
         upper = i[:, None] < j
@@ -113,8 +114,9 @@ def neighbors(
     both: bool,
     start: int,
     other_start: int,
+    precision: str = "exact",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The three tensors of :class:`fastaniso.state.Neighbors`, and cosines and indices the other way if ``both``."""
+    """The three tensors of :class:`fastaniso.state.Neighbors`, and the same the other way if ``both``; always exact."""
     cosines, i, j, counts = _cosines(hidden, mask, other, other_mask, start, other_start)
     if other is None:
         cosines.fill_diagonal_(-torch.inf)

@@ -26,7 +26,7 @@ _State = TypeVar("_State", Pairs, Neighbors)
 class Sets:
     """Rows and the others they are paired with (None: each other), and what a linear pass found out about both.
 
-    ``n`` and ``others_n`` are rows kept, ``backend`` is the one that runs.
+    ``n`` and ``others_n`` are rows kept, ``backend`` is the one that runs, and with what ``precision``.
     """
 
     rows: Rows
@@ -38,6 +38,7 @@ class Sets:
     backend: str
     moments: Moments
     other_moments: Moments | None
+    precision: str = "exact"
 
     @property
     def pairs(self) -> int:
@@ -85,9 +86,12 @@ class Sets:
         return blocks_of(self.rows, size), None if self.others is None else blocks_of(self.others, size)
 
 
-def as_sets(hidden: Any, other: Any, mask: Any, other_mask: Any, *, backend: str, invalid: str) -> Sets:
+def as_sets(
+    hidden: Any, other: Any, mask: Any, other_mask: Any, *, backend: str, invalid: str, precision: str = "exact"
+) -> Sets:
     """View and check both sets; raises ``InvalidRowsError`` before any pair is formed."""
     check_invalid_option(invalid)
+    precision = ops.checked_precision(precision)
     rows = as_rows(hidden, mask)
     if other is None:
         if other_mask is not None:
@@ -95,7 +99,7 @@ def as_sets(hidden: Any, other: Any, mask: Any, other_mask: Any, *, backend: str
         moments = ops.moments(rows, backend=backend)
         (counts,) = to_host(moments.counts)
         dropped = dropped_rows(counts, invalid)
-        return Sets(rows, None, int(counts[0]), None, dropped, None, _resolved(rows, backend), moments, None)
+        return Sets(rows, None, int(counts[0]), None, dropped, None, _resolved(rows, backend), moments, None, precision)
     others = as_rows(other, other_mask, name="other")
     _check_same_space(rows, others)
     moments, other_moments = (ops.moments(each, backend=backend) for each in (rows, others))
@@ -103,7 +107,8 @@ def as_sets(hidden: Any, other: Any, mask: Any, other_mask: Any, *, backend: str
     dropped = dropped_rows(counts, invalid)
     dropped_others = dropped_rows(other_counts, invalid, name="other")
     n, m = int(counts[0]), int(other_counts[0])
-    return Sets(rows, others, n, m, dropped, dropped_others, _resolved(rows, backend), moments, other_moments)
+    name = _resolved(rows, backend)
+    return Sets(rows, others, n, m, dropped, dropped_others, name, moments, other_moments, precision)
 
 
 def numbered(rows: Rows, hidden: Any, groups: Any) -> tuple[Tensor, Tensor]:

@@ -84,6 +84,7 @@ def visit_pairs(
     source: str | None = None,
     other_source: str | None = None,
     backend: str = "auto",
+    precision: str = "exact",
 ) -> Iterator[Pairs]:
     """Op ``pairs`` on every tile of the triangle of ``blocks``, or of the rectangle with ``others``.
 
@@ -101,6 +102,7 @@ def visit_pairs(
             uniformity_t=state.uniformity_t,
             thresholds=state.thresholds,
             backend=backend,
+            precision=precision,
             start=tile.start,
             other_start=tile.other_start,
             source=source,
@@ -119,6 +121,7 @@ def visit_neighbors(
     source: str | None = None,
     other_source: str | None = None,
     backend: str = "auto",
+    precision: str = "exact",
     in_place: bool = False,
 ) -> Iterator[Neighbors]:
     """Op ``neighbors`` for every row of ``blocks`` among them all, each pair visited once, or among ``others``.
@@ -130,7 +133,7 @@ def visit_neighbors(
     for tile in _tiles(state, blocks, others, source, other_source):
         theirs = source if others is None else other_source
         # What a tile found is not held while the next one is visited.
-        state = _write(state, _find(tile, state.k, backend, source, theirs, mutual=others is None), in_place)
+        state = _write(state, _find(tile, state.k, backend, precision, source, theirs, mutual=others is None), in_place)
         yield state
 
 
@@ -174,7 +177,7 @@ def _is_covered(state: State, block: Block, other: Block, source: str | None, ot
 
 
 def _find(
-    tile: _Tile, k: int, backend: str, source: str | None, other_source: str | None, *, mutual: bool
+    tile: _Tile, k: int, backend: str, precision: str, source: str | None, other_source: str | None, *, mutual: bool
 ) -> Sequence[Neighbors]:
     """The neighbours of a tile's rows, and of its others if each is a candidate of the other."""
     if tile.others is None or not mutual:
@@ -183,6 +186,7 @@ def _find(
             tile.others,
             k=k,
             backend=backend,
+            precision=precision,
             start=tile.start,
             other_start=tile.other_start,
             source=source,
@@ -194,6 +198,7 @@ def _find(
         tile.others,
         k=k,
         backend=backend,
+        precision=precision,
         start=tile.start,
         other_start=tile.other_start,
         source=source,

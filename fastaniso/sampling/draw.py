@@ -69,7 +69,16 @@ class TileSampler:
     """
 
     def __init__(
-        self, rows: Rows, others: Rows | None, design: Design, *, seed: int, asked: Pairs, pivot: float, backend: str
+        self,
+        rows: Rows,
+        others: Rows | None,
+        design: Design,
+        *,
+        seed: int,
+        asked: Pairs,
+        pivot: float,
+        backend: str,
+        precision: str,
     ) -> None:
         """Find the rows that count and put them in random order; the design is one for as many."""
         self._generator = np.random.default_rng(seed)
@@ -81,7 +90,7 @@ class TileSampler:
             self._other_order = self._shuffled(others, grid.others.count)
         self._design = design
         self._asked = asked
-        self._backend = backend
+        self._backend, self._precision = backend, precision
         self._seen: list[set[int]] = [set() for _ in grid.strata]
         size = GIVEN + len(asked.uniformity_t) + len(asked.thresholds)
         self.sums = SampleSums(
@@ -136,6 +145,7 @@ class TileSampler:
             uniformity_t=asked.uniformity_t,
             thresholds=asked.thresholds,
             backend=self._backend,
+            precision=self._precision,
             start=self._grid.rows.edges(i)[0],
             other_start=(self._grid.others or self._grid.rows).edges(j)[0],
         )

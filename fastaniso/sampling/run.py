@@ -19,7 +19,16 @@ def sample_pairs(
     sets: Sets, asked: Pairs, design: Design, *, seed: int, progress: Report | bool | None
 ) -> PairStatistics | None:
     """Draw tiles as designed and estimate; None if the relative error asked for takes as long as all pairs."""
-    sampler = TileSampler(sets.rows, sets.others, design, seed=seed, asked=asked, pivot=sets.mean, backend=sets.backend)
+    sampler = TileSampler(
+        sets.rows,
+        sets.others,
+        design,
+        seed=seed,
+        asked=asked,
+        pivot=sets.mean,
+        backend=sets.backend,
+        precision=sets.precision,
+    )
     grid, tiles = design.grid, design.tiles
     # The exact mean is known: an estimate of it would stop too soon where it happens to be large.
     wanted = (design.relative_error or 0.0) * abs(sets.mean)

@@ -49,12 +49,14 @@ def scatter(rows: Tensor, dtype: torch.dtype, *, unit: bool) -> Tensor:
     return products + torch.outer(off, shift) + torch.outer(shift, off) + torch.finfo(torch.float64).tiny
 
 
-def cosine(dim: int, dtype: torch.dtype) -> float:
+def cosine(dim: int, dtype: torch.dtype, precision: str = "exact") -> float:
     """Error of one cosine of rows whose products add to at most 1 in size, as cosines.py's docstring says.
 
     A tensor core may round toward zero at each of its steps of 16 numbers; of float32 rows it adds 64 at a time, in six
-    products, and those are added in float32.
+    products, and those are added in float32. Fast float32 rows are rounded to the eleven digits of float16 first.
     """
+    if precision == "fast" and dtype == torch.float32:
+        return 2.0**-10 + cosine(dim, torch.float16)
     unit = rounding(dtype)
     if dtype == torch.float64:
         return SAFETY * (dim**0.5 + 4) * unit
@@ -63,12 +65,12 @@ def cosine(dim: int, dtype: torch.dtype) -> float:
     return 2 * max(dim / 16, 1) * unit + SAFETY * 4 * unit
 
 
-def pair_moments(cosines: Tensor, dim: int, dtype: torch.dtype) -> Tensor:
+def pair_moments(cosines: Tensor, dim: int, dtype: torch.dtype, precision: str = "exact") -> Tensor:
     """Error (5,) of Σc, Σ(c − c̄)^2, 3, 4 and Σ|c| of float64 cosines, summed about a pivot within 2⁻²⁰ of c̄.
 
     A thread adds 32 numbers of each of some 128 tiles.
     """
-    one, own = cosine(dim, dtype), torch.finfo(torch.float64).eps * max(len(cosines), 1)
+    one, own = cosine(dim, dtype, precision), torch.finfo(torch.float64).eps * max(len(cosines), 1)
     added = SAFETY * 4096**0.5 * rounding(dtype) + own
     size = (cosines - cosines.mean()).abs() + one + 2.0**-20 if len(cosines) else cosines
     powers = [(p * one * size ** (p - 1) + added * size**p).sum() for p in range(1, 5)]

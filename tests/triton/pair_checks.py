@@ -34,19 +34,20 @@ def check_pairs(
     bins: int = BINS,
     uniformity_t: list[float] = UNIFORMITY_T,
     thresholds: list[float] = THRESHOLDS,
+    precision: str = "exact",
 ) -> None:
     """Everything at once, of ``hidden`` (outer, inner, d) on the CPU, or of its pairs with ``other``."""
     asked = (bins, True, True, uniformity_t, thresholds, START, OTHER_START)
     # Float64 is as good on a GPU, and fast enough there for thousands of rows.
     there = (*moved(hidden, mask, device), None if other is None else moved(other, None, device)[0])
-    got = [t.cpu() for t in kernels.pairs(*there, None, *asked)]
+    got = [t.cpu() for t in kernels.pairs(*there, None, *asked, precision)]
     want = [t.cpu() for t in reference.pairs(*there, None, *asked)]
     for one, two in zip(got, want, strict=True):
         assert (one.shape, one.dtype) == (two.shape, two.dtype)
     counts, histogram, powers, exponentials, above, extrema, places = got
     cosines, i, j = all_cosines(*there)
     dim, dtype = hidden.shape[2], hidden.dtype
-    error = bounds.cosine(dim, dtype)
+    error = bounds.cosine(dim, dtype, precision)
     assert torch.equal(counts, want[0]), f"counts {counts}, expected {want[0]}"
 
     assert histogram.sum() == counts[0], f"{histogram.sum()} pairs in bins, {counts[0]} in all"
@@ -56,7 +57,7 @@ def check_pairs(
     assert (below >= torch.searchsorted(ordered, edges - error)).all(), "too few below an edge"
     assert (below <= torch.searchsorted(ordered, edges + error)).all(), "too many below an edge"
 
-    within(powers, want[2], bounds.pair_moments(cosines, dim, dtype), "moments")
+    within(powers, want[2], bounds.pair_moments(cosines, dim, dtype, precision), "moments")
     for t, total in zip(uniformity_t, exponentials, strict=True):
         exact = (2 * t * (cosines - 1)).exp()
         # The exponential's own error is 2 ulp, and its argument's 2t·2 ulp.
@@ -100,12 +101,19 @@ def check_parts(hidden: Tensor, mask: Tensor | None, device: str) -> None:
 
 
 def check_neighbors(
-    hidden: Tensor, mask: Tensor | None, k: int, device: str, *, other: Tensor | None = None, both: bool = False
+    hidden: Tensor,
+    mask: Tensor | None,
+    k: int,
+    device: str,
+    *,
+    other: Tensor | None = None,
+    both: bool = False,
+    precision: str = "exact",
 ) -> None:
     """The k best of each row of ``hidden`` among the others or in ``other``, and the other way if ``both``."""
     there = (*moved(hidden, mask, device), None if other is None else moved(other, None, device)[0])
     asked = (k, both, START, OTHER_START)
-    got = [t.cpu() for t in kernels.neighbors(*there, None, *asked)]
+    got = [t.cpu() for t in kernels.neighbors(*there, None, *asked, precision)]
     want = [t.cpu() for t in reference.neighbors(*there, None, *asked)]
     assert torch.equal(got[0], want[0]), f"counts {got[0]}, expected {want[0]}"
     cosines, i, j = (t.cpu() for t in reference._cosines(*there, None, 0, 0)[:3])
@@ -115,7 +123,7 @@ def check_neighbors(
     if other is None:
         table.fill_diagonal_(-torch.inf)
     starts = (START, OTHER_START) if other is not None else (START, START)
-    error = bounds.cosine(hidden.shape[2], hidden.dtype)
+    error = bounds.cosine(hidden.shape[2], hidden.dtype, precision)
     _check_best(got[1], got[2], want[1], table, starts[1], error)
     if both:
         _check_best(got[3], got[4], want[3], table.T, starts[0], error)
@@ -157,6 +165,17 @@ def check_exact(n: int, dtype: torch.dtype, device: str) -> None:
         got = kernels.neighbors(moved(hidden, None, device)[0], *searched)
         for one, two in zip(got, reference.neighbors(hidden, *searched), strict=True):
             assert torch.equal(one.cpu(), two)
+
+
+def check_fast(hidden: Tensor, device: str) -> None:
+    """Rounded float32 rows: no further from float64 than that rounding, and not the exact products."""
+    check_pairs(hidden, None, device, precision="fast")
+    check_neighbors(hidden, None, 5, device, precision="fast")
+    rows, _ = moved(hidden, None, device)
+    asked = (rows, None, None, None, 5, False, 0, 0)
+    exact, fast = (kernels.neighbors(*asked, precision)[1].cpu() for precision in ("exact", "fast"))
+    difference = (fast - exact)[exact > -torch.inf]
+    assert 1e-7 < difference.square().mean().sqrt() < 2e-4
 
 
 def run_both(hidden: Tensor, mask: Tensor | None, other: Tensor) -> list[Tensor]:

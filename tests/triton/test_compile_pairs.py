@@ -67,6 +67,13 @@ def test_float64(target: str) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
+def test_fast_products_of_float32_rows(target: str) -> None:
+    made = pairs(target, torch.float32, **EVERYTHING, precision="fast")
+    check([launch for launch in made if launch.name in ("panel_kernel", *MULTIPLYING)], target)
+    assert {launch.constants["PARTS"] for launch in made if launch.name in ("panel_kernel", *MULTIPLYING)} == {1}
+
+
+@pytest.mark.parametrize("target", TARGETS)
 def test_most_bins_and_several_exponents_and_thresholds(target: str) -> None:
     asked = {**EVERYTHING, "bins": 8192, "uniformity_t": [2.0, 1.0, 0.5], "thresholds": [0.1, 0.3, 0.5, 0.9]}
     check(pairs(target, torch.float16, two=True, only="pair_sums_kernel", **asked), target)

@@ -193,11 +193,12 @@ def neighbors(
     both: bool,
     start: int,
     other_start: int,
+    precision: str = "exact",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The three tensors of :class:`fastaniso.state.Neighbors`, and cosines and indices the other way if ``both``."""
     with on_device(hidden):
-        left = RowSet(hidden, mask, start)
-        right = left if other is None else RowSet(other, other_mask, other_start)
+        left = RowSet(hidden, mask, start, precision)
+        right = left if other is None else RowSet(other, other_mask, other_start, precision)
         cosines, indices = _search(left, right, k, start if other is None else other_start)
         if both:
             other_cosines, other_indices = _search(right, left, k, start)

@@ -196,11 +196,12 @@ def pairs(
     thresholds: list[float],
     start: int,
     other_start: int,
+    precision: str = "exact",
 ) -> tuple[Tensor, ...]:
     """The seven tensors of :class:`fastaniso.state.Pairs`, empty where not asked for."""
     with on_device(hidden):
-        left = RowSet(hidden, mask, start)
-        right = left if other is None else RowSet(other, other_mask, other_start)
+        left = RowSet(hidden, mask, start, precision)
+        right = left if other is None else RowSet(other, other_mask, other_start, precision)
         sums = PairSums(Asked(bins, moments, extrema, uniformity_t, thresholds), left, right)
         for pair in panel_pairs(left, right):
             sums.add(pair)

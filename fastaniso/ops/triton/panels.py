@@ -4,7 +4,8 @@ All pairs are visited two panels at a time, each at most 64 MiB, whatever the in
 
 - float16, bfloat16: x·2^−e, 2^e the size of the row's norm, so that no product overflows or vanishes; nothing is
   rounded. (float16 rows are lifted by 2¹² besides, away from its subnormal numbers.)
-- float32: x·2^−e in three bfloat16 parts side by side, which together are x·2^−e.
+- float32: x·2^−e in three bfloat16 parts side by side, which together are x·2^−e; with ``precision="fast"`` rounded to
+  float16, as if float16 rows had come.
 - float64: u = x/‖x‖.
 
 With the weights w = 2^e/‖x‖ (float64: none) a cosine is the product of two panel rows times both their weights. Dropped

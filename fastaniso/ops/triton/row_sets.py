@@ -28,9 +28,11 @@ from fastaniso.state import NO_ROW, Moments
 class RowSet:
     """All rows of one side: their counts, norms and unit sum from one read, and panels of those that are kept."""
 
-    def __init__(self, hidden: Tensor, mask: Tensor | None, start: int) -> None:
-        """Read the rows, the first of which has the index ``start``."""
-        self.dim, self.dtype, device = hidden.shape[2], hidden.dtype, hidden.device
+    def __init__(self, hidden: Tensor, mask: Tensor | None, start: int, precision: str = "exact") -> None:
+        """Read the rows, the first of which has the index ``start``; ``dtype`` is what they are multiplied as."""
+        self.dim, device = hidden.shape[2], hidden.device
+        rounded = precision == "fast" and hidden.dtype == torch.float32
+        self.dtype = torch.float16 if rounded else hidden.dtype
         self._block = Block(hidden, mask, 0)
         self.count = self._block.rows
         state = Moments.empty(self.dim, device)

@@ -161,9 +161,22 @@ def test_offsets_beyond_int32(tmp_path: Path) -> None:
 def test_through_the_dispatcher() -> None:
     """The registered ops reach these kernels when asked for by name."""
     hidden = some(30, 7, "f32")
-    through = torch.ops.fastaniso.pairs(hidden, None, None, None, 64, True, True, [2.0], [0.5], 0, 0, "triton")
+    through = torch.ops.fastaniso.pairs(hidden, None, None, None, 64, True, True, [2.0], [0.5], 0, 0, "exact", "triton")
     direct = kernels.pairs(hidden, None, None, None, 64, True, True, [2.0], [0.5], 0, 0)
-    through += torch.ops.fastaniso.neighbors(hidden, None, hidden, None, 3, True, 0, 0, "triton")
+    through += torch.ops.fastaniso.neighbors(hidden, None, hidden, None, 3, True, 0, 0, "exact", "triton")
     direct += kernels.neighbors(hidden, None, hidden, None, 3, True, 0, 0)
     for one, two in zip(through, direct, strict=True):
         assert torch.equal(one, two)
+
+
+def test_fast_products_of_float32_rows() -> None:
+    pair_checks.check_fast(some(70, 61, "f32"), "cpu")
+    pair_checks.check_pairs(*as_block("mixed_norms", "f32"), "cpu", precision="fast")
+
+
+def test_other_rows_are_never_rounded() -> None:
+    for dtype in ("f16", "bf16", "f64"):
+        rows = some(50, 33, dtype)
+        asked = (rows, None, None, None, 64, True, True, [], [], 0, 0)
+        for exact, fast in zip(kernels.pairs(*asked), kernels.pairs(*asked, "fast"), strict=True):
+            assert torch.equal(exact, fast)
