@@ -15,9 +15,10 @@ ROOT = Path(fastaniso.__file__).parent
 MAY_IMPORT: dict[str, set[str]] = {
     "_version": set(),
     "rows": set(),
+    "heads": {"rows"},
     "state": set(),
     "result": {"report"},  # only to draw itself, when asked to
-    "ops": {"rows", "state", "_cpu"},
+    "ops": {"rows", "heads", "state", "_cpu"},
     "statistics": {"state", "result", "_version"},
     "progress": set(),
     "pairing": {"rows", "state", "ops", "statistics", "result", "progress"},

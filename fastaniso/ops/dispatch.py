@@ -8,9 +8,10 @@ import os
 import torch
 from torch import Tensor
 
+from fastaniso.heads import Heads, key_span
 from fastaniso.ops import library  # noqa: F401 (registers torch.ops.fastaniso)
 from fastaniso.rows import DTYPES, Rows
-from fastaniso.state import Coverage, Gram, GroupMoments, Moments, Neighbors, PairCoverage, Pairs
+from fastaniso.state import Attention, Coverage, Gram, GroupMoments, Moments, Neighbors, PairCoverage, Pairs
 
 BACKENDS = ("auto", "triton", "cpu", "reference")
 PRECISIONS = ("exact", "fast")
@@ -185,6 +186,45 @@ def _neighbors(
     return (
         Neighbors(rows.dim, there, provenance, start, counts, cosines, indices),
         Neighbors(rows.dim, back, provenance, other_start, swapped, other_cosines, other_indices),
+    )
+
+
+def attention(
+    heads: Heads,
+    *,
+    scale: float | None = None,
+    causal: bool = False,
+    window: int | None = None,
+    bins: int = 512,
+    score_range: tuple[float, float] = (-32.0, 32.0),
+    positions: int = 64,
+    backend: str = "auto",
+    start: int = 0,
+    source: str | None = None,
+) -> Attention:
+    """What is taken from the scores and the softmax of each query, summed by head; ``scale`` is 1/√d by default."""
+    queries, keys = heads.queries, heads.keys
+    name = resolve(backend, queries.device)
+    key_span(queries.shape[2], keys.shape[2], causal, window)  # refuses what has no meaning
+    scale = heads.dim**-0.5 if scale is None else float(scale)
+    low, high = map(float, score_range)
+    counts, histogram, scores, rows, received, visible = torch.ops.fastaniso.attention(
+        *(queries, keys, heads.query_mask, heads.key_mask, scale, causal, window, bins, low, high, positions, name)
+    )
+    return Attention(
+        dim=heads.dim,
+        coverage=Coverage() if source is None else Coverage.of(source, start, start + heads.rows),
+        provenance=_PROVENANCE[queries.dtype, name],
+        scale=scale,
+        causal=causal,
+        window=window,
+        score_range=(low, high),
+        counts=counts,
+        histogram=histogram,
+        scores=scores,
+        rows=rows,
+        received=received,
+        visible=visible,
     )
 
 

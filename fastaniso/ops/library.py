@@ -34,6 +34,11 @@ _LIBRARY.define(
     "neighbors(Tensor hidden, Tensor? mask, Tensor? other, Tensor? other_mask, int k, bool both, int start,"
     " int other_start, str precision, str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
+_LIBRARY.define(
+    "attention(Tensor queries, Tensor keys, Tensor? query_mask, Tensor? key_mask, float scale, bool causal,"
+    " int? window, int bins, float low, float high, int positions, str backend)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
 
 
 @cache
@@ -100,12 +105,33 @@ def _neighbors(
     return counts, cosines, indices, other_cosines, other_indices
 
 
+def _attention(
+    queries: Tensor,
+    keys: Tensor,
+    query_mask: Tensor | None,
+    key_mask: Tensor | None,
+    scale: float,
+    causal: bool,
+    window: int | None,
+    bins: int,
+    low: float,
+    high: float,
+    positions: int,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    counts, histogram, scores, rows, received, visible = _backend(backend).attention(
+        queries, keys, query_mask, key_mask, scale, causal, window, bins, low, high, positions
+    )
+    return counts, histogram, scores, rows, received, visible
+
+
 for _name, _kernel in (
     ("moments", _moments),
     ("group_moments", _group_moments),
     ("gram", _gram),
     ("pairs", _pairs),
     ("neighbors", _neighbors),
+    ("attention", _attention),
 ):
     _LIBRARY.impl(_name, _kernel, "CompositeExplicitAutograd")
 
@@ -190,8 +216,34 @@ def _fake_neighbors(
     )
 
 
+def _fake_attention(
+    queries: Tensor,
+    keys: Tensor,
+    query_mask: Tensor | None,
+    key_mask: Tensor | None,
+    scale: float,
+    causal: bool,
+    window: int | None,
+    bins: int,
+    low: float,
+    high: float,
+    positions: int,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    heads = queries.shape[1]
+    return (
+        queries.new_empty((heads, 8), dtype=torch.int64),
+        queries.new_empty((heads, bins), dtype=torch.int64),
+        queries.new_empty((heads, 4), dtype=torch.float64),
+        queries.new_empty((heads, 5), dtype=torch.float64),
+        queries.new_empty((heads, positions), dtype=torch.float64),
+        queries.new_empty((heads, positions), dtype=torch.int64),
+    )
+
+
 torch.library.register_fake("fastaniso::moments", _fake_moments, lib=_LIBRARY)
 torch.library.register_fake("fastaniso::group_moments", _fake_group_moments, lib=_LIBRARY)
 torch.library.register_fake("fastaniso::gram", _fake_gram, lib=_LIBRARY)
 torch.library.register_fake("fastaniso::pairs", _fake_pairs, lib=_LIBRARY)
 torch.library.register_fake("fastaniso::neighbors", _fake_neighbors, lib=_LIBRARY)
+torch.library.register_fake("fastaniso::attention", _fake_attention, lib=_LIBRARY)

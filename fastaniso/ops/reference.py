@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from fastaniso.ops.reference_attention import attention as attention
 from fastaniso.state import NO_ROW
 
 

@@ -4,6 +4,7 @@ A state holds sums only, so ``merge`` is addition and the order of the parts doe
 last bits of float64). Nothing here synchronises with a device: counts stay tensors until a statistic asks.
 """
 
+from fastaniso.state.attention import Attention
 from fastaniso.state.base import FORMAT_VERSION, NO_ROW, State
 from fastaniso.state.coverage import Coverage, PairCoverage, Rectangle
 from fastaniso.state.errors import CorruptStateError, StateMismatchError
@@ -17,6 +18,7 @@ from fastaniso.state.storage import load_state, save_state
 __all__ = [
     "FORMAT_VERSION",
     "NO_ROW",
+    "Attention",
     "CorruptStateError",
     "Coverage",
     "Gram",

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from fastaniso.state.attention import Attention
 from fastaniso.state.base import State
 from fastaniso.state.errors import CorruptStateError
 from fastaniso.state.gram import Gram
@@ -20,7 +21,9 @@ from fastaniso.state.moments import Moments
 from fastaniso.state.neighbors import Neighbors
 from fastaniso.state.pairs import Pairs
 
-_KINDS: dict[str, type[State]] = {kind.__name__: kind for kind in (Moments, Gram, GroupMoments, Pairs, Neighbors)}
+_KINDS: dict[str, type[State]] = {
+    kind.__name__: kind for kind in (Moments, Gram, GroupMoments, Pairs, Neighbors, Attention)
+}
 
 
 def save_state(state: State, path: str | os.PathLike[str]) -> None:
