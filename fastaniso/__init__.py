@@ -116,6 +116,7 @@ __all__ = [
     "alpha_req",
     "backend_for",
     "centered_mean_cosine",
+    "compare",
     "condition_number",
     "cosine_extrema",
     "cosine_histogram",
@@ -134,6 +135,8 @@ __all__ = [
     "isoscore",
     "isoscore_star",
     "levina_bickel",
+    "load_report",
+    "load_run",
     "load_state",
     "mean_cosine",
     "mean_cosine_interval",
@@ -165,7 +168,14 @@ __all__ = [
     "variance_explained",
 ]
 
-_LAZY = {"measure": "scanning", "scan": "scanning", "transforms": "transforms"}
+_LAZY = {
+    "compare": "runs",
+    "load_report": "runs",
+    "load_run": "runs",
+    "measure": "scanning",
+    "scan": "scanning",
+    "transforms": "transforms",
+}
 """Public names and the rooms that they come from: imported on first use, with what they need."""
 
 

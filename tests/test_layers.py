@@ -37,8 +37,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         *{"_version", "rows", "state", "ops", "statistics", "result", "planning", "accumulator"},
         *{"models", "sources", "report", "pairing", "progress", "functional"},
     },
+    "runs": {"state", "statistics", "result", "scanning", "report"},
     "doctor": {"_version", "ops", "rows", "state"},
-    "cli": {"_version", "progress", "scanning", "doctor", "models", "sources", "statistics", "state"},
+    "cli": {"_version", "progress", "scanning", "runs", "doctor", "models", "sources", "statistics", "state"},
     "__main__": {"cli"},
 }
 

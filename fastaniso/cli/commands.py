@@ -1,4 +1,4 @@
-"""The commands: ``fastaniso scan``, ``measure`` and ``doctor``. Results go to stdout, all else to stderr."""
+"""The commands, from ``fastaniso scan`` to ``doctor``. Results go to stdout, all else to stderr."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from fastaniso.cli.ending import FAILED, INTERRUPTED, MISSING, deliver, progress, reported
+from fastaniso.cli.ending import BEYOND, FAILED, INTERRUPTED, MISSING, deliver, progress, reported
 from fastaniso.cli.machine import check_device, silence_transformers
 from fastaniso.cli.options import (
     Backend,
@@ -185,6 +185,63 @@ def measure(
                 progress=report,
             )
         deliver(result, out, json)
+
+
+@app.command(epilog=_EXIT_CODES)
+def report(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN", exists=True, file_okay=False, help="Folders that scan or measure --out wrote."),
+    ],
+    html: Annotated[Path, typer.Option(metavar="FILE", dir_okay=False, help="Write the page here.")],
+    title: Annotated[str | None, typer.Option(help="Heading of the page: by default the names of the runs.")] = None,
+    debug: DebugOption = False,
+) -> None:
+    """Make one page of one or several runs side by side: it holds everything it shows, and needs no network.
+
+    Curves of every metric over the layers, drift against anisotropy, spectra, top dimensions, cosines of all pairs
+    where they were measured, and what each run was made from.
+    """
+    with reported(debug):
+        from fastaniso.runs import load_report
+
+        written = load_report(*runs).save_html(html, title=title)
+        print(f"wrote {written} ({written.stat().st_size / 1e6:.1f} MB)", file=sys.stderr)
+
+
+@app.command(epilog=f"{_EXIT_CODES} With --fail-beyond, {BEYOND}: something changed beyond the noise.")
+def compare(
+    before: Annotated[Path, typer.Argument(metavar="A", exists=True, file_okay=False, help="A folder with results.")],
+    after: Annotated[Path, typer.Argument(metavar="B", exists=True, file_okay=False, help="Another.")],
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help='Metrics to show, such as "isoscore"; may be repeated; "all" for all of them.'),
+    ] = None,
+    fail_beyond: Annotated[
+        bool, typer.Option("--fail-beyond", help="End with an exit code of its own if a change is beyond the noise.")
+    ] = False,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Say what changed between two runs, site by site, and whether it is beyond the noise of the data.
+
+    The noise is that of other data of the same kind: at least as if every row were drawn by itself, at most as if only
+    whole sequences were. Spectral scores have none that follows from what a run keeps. JSON holds every metric.
+    """
+    with reported(debug):
+        from fastaniso.runs import compare as compared
+        from fastaniso.runs.table import SHOWN
+
+        comparison = compared(before, after)
+        if metric is not None and "all" not in metric:
+            comparison = comparison.of(metric)
+        if json:
+            print(comparison.to_json(indent=2))
+        else:
+            known = {change.metric for change in comparison.changes}
+            print(comparison if metric else comparison.of([name for name in SHOWN if name in known]))
+        if fail_beyond and comparison.beyond:
+            raise typer.Exit(BEYOND)
 
 
 @app.command(epilog=_EXIT_CODES)

@@ -16,9 +16,9 @@ from fastaniso.cli.machine import DeviceMissingError
 
 if TYPE_CHECKING:
     from fastaniso.progress import Progress, Report
-    from fastaniso.scanning import Checkpoint, MeasureResult, ScanResult
+    from fastaniso.scanning import Checkpoint, MeasureResult, ScanInterrupted, ScanResult, ScanStoppedError
 
-FAILED, MISSING, INTERRUPTED = 1, 3, 130
+FAILED, MISSING, BEYOND, INTERRUPTED = 1, 3, 4, 130
 
 
 @contextmanager
@@ -66,6 +66,19 @@ def _interrupted(checkpoint: Checkpoint | None, last: list[Progress]) -> str:
     except KeyboardInterrupt:
         return f"interrupted while writing: what is under {folder} may lack the last steps"
     return f"interrupted; what is done is kept under {folder}; go on with: {shlex.join(['fastaniso', *arguments])}"
+
+
+def keep_early(stopped: ScanInterrupted | ScanStoppedError, out: Path | None) -> NoReturn:
+    """End a scan that stopped early: what was measured is written where a folder was named for it."""
+    interrupted = isinstance(stopped, KeyboardInterrupt)
+    tokens = stopped.result.tokens
+    line = f"interrupted after {tokens.kept:,} {tokens.unit}" if interrupted else _one_line(stopped)
+    if out is not None:
+        stopped.result.save(out)
+        line += f"; what was measured until then is under {out}, marked as not complete"
+    else:
+        line += "; nothing was written"
+    _end(line, INTERRUPTED if interrupted else FAILED)
 
 
 def deliver(result: ScanResult | MeasureResult, out: Path | None, json: bool) -> None:

@@ -43,7 +43,7 @@ def plot_layers(result: ScanResult) -> Figure:
             _norm_panel(row[2], own, where)
             _spectrum_panel(row[3], own, where)
             for axes in row:
-                _name_layers(axes, names)
+                name_layers(axes, names)
         tokens = result.tokens
         title(
             drawn,
@@ -129,7 +129,7 @@ def _legend_above_data(axes: Axes) -> None:
     axes.legend(loc="upper left")
 
 
-def _name_layers(axes: Axes, names: list[str]) -> None:
+def name_layers(axes: Axes, names: list[str]) -> None:
     """At most a dozen names, always the first and the last."""
     step = -(-len(names) // 12)
     shown = sorted({*range(0, len(names), step), len(names) - 1})

@@ -1,0 +1,64 @@
+// The page from top to bottom.
+
+function runCard(run) {
+  const sites = run.stacks.flatMap((stack) => stack.sites);
+  const layers = run.stacks[0].sites.filter((site) => site.layer);
+  const last = layers[layers.length - 1];
+  const about = Object.fromEntries(run.about);
+  const figures = [
+    ["rows", last.n], ["numbers a row", last.dim],
+    [layers.length > 1 ? `mean cosine, ${last.site}` : "mean cosine", last.values.mean_cosine],
+    ["IsoScore", last.values.isoscore],
+  ].filter(([, value]) => value !== undefined && value !== null);
+  return element(
+    "article", { class: "card" },
+    element("h3", {}, swatch(run.look), element("span", {}, run.name)),
+    element("p", {}, about.model ? `${about.model} on ${about.data}` : about.data ?? ""),
+    element("dl", { class: "figures" }, figures.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, shown(value))))),
+    sites.length > 1 ? element("p", {}, plural(sites.length, "site")) : null,
+  );
+}
+
+function provenanceSection({ runs }) {
+  const cards = runs.map((run) =>
+    element(
+      "div", {},
+      element("h3", {}, run.name),
+      table(`What ${run.name} was made from`, null, [...run.about, ...run.provenance], "words"),
+      run.notes.length ? element("ul", { class: "notes" }, run.notes.map((note) => element("li", {}, note))) : null,
+    ),
+  );
+  const conventions = Object.entries(Object.assign({}, ...runs.map((run) => run.conventions)));
+  section(
+    "provenance", "What it was made from", null, element("div", { class: "beside" }, cards),
+    element(
+      "details", {}, element("summary", {}, "Conventions"),
+      element("dl", { class: "conventions" }, conventions.flatMap(([name, words]) => [element("dt", {}, name.replaceAll("_", " ")), element("dd", {}, words)])),
+    ),
+  );
+}
+
+function start() {
+  const payload = JSON.parse(document.getElementById("payload").textContent);
+  const lines = linesOf(payload.runs);
+  for (const run of payload.runs) run.look = lines.find((one) => one.run === run).index;
+  document.getElementById("lead").textContent = `${plural(payload.runs.length, "run")}. Every value is exact over all rows that were kept; hover, or go through a figure with the arrow keys, to read it.`;
+  const cards = () => document.getElementById("runs").replaceChildren(...payload.runs.map(runCard));
+  cards();
+  layersSection(payload, lines);
+  driftSection(payload, lines);
+  cosineSection(payload);
+  siteSection(payload);
+  provenanceSection(payload);
+  const redraw = () => {
+    cards();
+    for (const box of REDRAW) if (!box.hidden) box.draw();
+  };
+  redraw();
+  DARK.addEventListener("change", redraw);
+  NARROW.addEventListener("change", redraw);
+  const versions = new Set(payload.runs.flatMap((run) => run.provenance.filter(([name]) => name === "versions.fastaniso").map(([, version]) => version)));
+  document.getElementById("footer").textContent = `Measured by fastaniso ${[...versions].join(", ")}. This page is complete in itself: it loads nothing and sends nothing.`;
+}
+
+start();

@@ -1,0 +1,174 @@
+"""What is different between two runs, and whether other data of the same kind could have made it so."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fastaniso.result import json_ready
+from fastaniso.runs.naming import named_metrics
+from fastaniso.runs.reading import load_run
+from fastaniso.runs.run import Run, RunSite
+
+FORMAT_VERSION = 1
+CONFIDENT = 1.96
+"""Standard errors to either side that hold a normal deviation in 95 of 100 cases."""
+
+BEYOND, UNDECIDED, WITHIN, UNKNOWN = "beyond", "undecided", "within", "unknown"
+
+CONVENTIONS = {
+    "change": "after - before",
+    "noise": "half width of the 95 % interval of a change between two independent runs of nothing but other data: "
+    "1.96 sqrt(SE_a^2 + SE_b^2), if every row were an independent draw, and at most, if only sequences are",
+    BEYOND: "|change| is above the most the noise can be",
+    UNDECIDED: "|change| is between both: states do not tell how alike the rows of a sequence are along the mean",
+    WITHIN: "|change| is no more than the least the noise can be",
+    UNKNOWN: "the states hold nothing that the noise of this value follows from",
+}
+
+
+@dataclass(frozen=True)
+class Change:
+    """A metric of a site in both runs; ``noise`` (least, most) is None where unknown, ``verdict`` as in conventions."""
+
+    site: str
+    metric: str
+    before: float
+    after: float
+    change: float
+    noise: tuple[float, float] | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two runs side by side: ``made`` are the settings that differ, ``changes`` the values of the sites of both."""
+
+    before: str
+    after: str
+    made: Mapping[str, tuple[Any, Any]]
+    changes: tuple[Change, ...]
+    only_before: tuple[str, ...]
+    only_after: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def beyond(self) -> tuple[Change, ...]:
+        """The changes beyond the noise."""
+        return tuple(change for change in self.changes if change.verdict == BEYOND)
+
+    def of(self, metrics: Sequence[str]) -> Comparison:
+        """The same of some metrics by name; ``ValueError`` of one that no site of both runs has."""
+        known = {change.metric for change in self.changes}
+        for name in metrics:
+            if name not in known:
+                raise ValueError(f"metrics: no site of both runs has {name!r}; they have {', '.join(sorted(known))}")
+        chosen = tuple(change for change in self.changes if change.metric in metrics)
+        return Comparison(**{**vars(self), "changes": chosen})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dict of numbers and strings, with the conventions."""
+        return {
+            "kind": "comparison",
+            "format": FORMAT_VERSION,
+            "before": self.before,
+            "after": self.after,
+            "made": {name: list(both) for name, both in self.made.items()},
+            "changes": [asdict(change) for change in self.changes],
+            "verdicts": dict(Counter(change.verdict for change in self.changes)),
+            "only_before": list(self.only_before),
+            "only_after": list(self.only_after),
+            "notes": list(self.notes),
+            "conventions": CONVENTIONS,
+        }
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """JSON of ``to_dict``; nan and ±inf, which JSON lacks, become null."""
+        return json.dumps(json_ready(self.to_dict()), indent=indent, ensure_ascii=False, allow_nan=False)
+
+    def __str__(self) -> str:
+        """The tables that ``print`` shows."""
+        from fastaniso.runs.table import comparison_table
+
+        return comparison_table(self)
+
+
+def compare(before: str | os.PathLike[str] | Run, after: str | os.PathLike[str] | Run) -> Comparison:
+    """What changed from one run to another, site by site, and whether it is beyond the noise of the data.
+
+    Sites are the same by name, metrics are all that both have. The noise is that of other texts (images, rows) of the
+    same kind through the same model, bracketed from the states: at least as if every row were an independent draw, at
+    most as the sequences and how alike their rows are allow. The mean cosine, the drift and the mean norm have one;
+    spectral scores have none, because no sum over all rows tells how they spread. Two runs on the same data differ by
+    less: there the bracket is too wide rather than too narrow.
+
+    Args:
+        before: A folder that ``scan`` or ``measure`` wrote, or a ``Run``.
+        after: Another.
+    """
+    a, b = (run if isinstance(run, Run) else load_run(run) for run in (before, after))
+    if a.kind != b.kind:
+        raise ValueError(f"after: {b.name} is a {b.kind} and {a.name} a {a.kind}: they have no site in common")
+    sites = {site.site: site for site in b.own_sites}
+    ours = [site for site in a.own_sites if site.site in sites]
+    order = [metric.name for metric in named_metrics((a, b))]
+    changes = [change for site in ours for change in _changes(site, sites[site.site])]
+    changes.sort(key=lambda change: order.index(change.metric))
+    notes = [f"{run.name} lacks {what}" for run in (a, b) for what in run.missing]
+    tested = sum(change.verdict != UNKNOWN for change in changes)
+    if tested:
+        notes.append(f"of {tested} values one in twenty may be beyond the least noise by chance alone")
+    return Comparison(
+        before=a.name,
+        after=b.name,
+        made=dict(_made_differently(a, b)),
+        changes=tuple(changes),
+        only_before=tuple(site.site for site in a.own_sites if site.site not in sites),
+        only_after=tuple(name for name in sites if name not in {site.site for site in ours}),
+        notes=tuple(notes),
+    )
+
+
+def _changes(before: RunSite, after: RunSite) -> Iterator[Change]:
+    for name, value in before.values.items():
+        if name not in after.values:
+            continue
+        change = after.values[name] - value
+        noise = None
+        if name in before.noise and name in after.noise:
+            least, most = (
+                CONFIDENT * math.hypot(a, b) for a, b in zip(before.noise[name], after.noise[name], strict=True)
+            )
+            noise = (least, most)
+        yield Change(before.site, name, value, after.values[name], change, noise, _verdict(change, noise))
+
+
+def _verdict(change: float, noise: tuple[float, float] | None) -> str:
+    if noise is None:
+        return UNKNOWN
+    least, most = noise
+    return BEYOND if abs(change) > most else WITHIN if abs(change) <= least else UNDECIDED
+
+
+def _made_differently(a: Run, b: Run) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    ours, theirs = (_settings(run) for run in (a, b))
+    for name in dict.fromkeys((*ours, *theirs)):
+        both = (ours.get(name), theirs.get(name))
+        if both[0] != both[1]:
+            yield name, both
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """What a run was made from, a line each; how long it took is no setting."""
+    flat: dict[str, Any] = {}
+    for name, value in {**run.about, **run.provenance}.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}.{key}": part for key, part in value.items()}
+        elif name != "seconds":
+            flat[name] = value
+    return flat
