@@ -10,6 +10,7 @@ from fastaniso.state.coverage import Coverage, PairCoverage, Rectangle
 from fastaniso.state.errors import CorruptStateError, StateMismatchError
 from fastaniso.state.gram import Gram
 from fastaniso.state.group_moments import GroupMoments
+from fastaniso.state.head_moments import HeadMoments
 from fastaniso.state.moments import Moments
 from fastaniso.state.neighbors import Neighbors
 from fastaniso.state.pairs import Pairs
@@ -23,6 +24,7 @@ __all__ = [
     "Coverage",
     "Gram",
     "GroupMoments",
+    "HeadMoments",
     "Moments",
     "Neighbors",
     "PairCoverage",

@@ -17,12 +17,13 @@ from fastaniso.state.base import State
 from fastaniso.state.errors import CorruptStateError
 from fastaniso.state.gram import Gram
 from fastaniso.state.group_moments import GroupMoments
+from fastaniso.state.head_moments import HeadMoments
 from fastaniso.state.moments import Moments
 from fastaniso.state.neighbors import Neighbors
 from fastaniso.state.pairs import Pairs
 
 _KINDS: dict[str, type[State]] = {
-    kind.__name__: kind for kind in (Moments, Gram, GroupMoments, Pairs, Neighbors, Attention)
+    kind.__name__: kind for kind in (Moments, Gram, GroupMoments, HeadMoments, Pairs, Neighbors, Attention)
 }
 
 
