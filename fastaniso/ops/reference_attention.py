@@ -81,7 +81,7 @@ def _head(
     )
     attention = given.masked_fill(~seen, -torch.inf).softmax(1) if others else given
     entropy = torch.special.entr(attention).sum(1)
-    normalised = torch.where(keys_of > 1, entropy / keys_of.clamp(min=2).log(), 0)
+    normalised = torch.where(keys_of > 1, entropy / keys_of.clamp(min=2).double().log(), 0)
     # In order, those of keys that are not seen last.
     ordered = attention.masked_fill(~seen, torch.inf).sort(1).values
     rows = torch.zeros(5, dtype=torch.float64, device=scores.device)
