@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from bench import gram, moments, neighbors, pairs, picture, scaling, scan, small
+from bench import catalogue, gram, moments, neighbors, pairs, picture, scaling, scan, small
 from bench.harness import WIDTH, Row, append, latest, read, show
 from bench.machine import cpu_name, environment_for, file_name
 from bench.options import Options
@@ -26,6 +26,7 @@ BENCHMARKS = {
     "gram": gram.run,
     "pairs": pairs.run,
     "neighbors": neighbors.run,
+    "catalogue": catalogue.run,
     "scaling": scaling.run,
     "small": small.run,
     "scan": scan.run,
@@ -51,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     for place, isa in enumerate(given.isa[:1] if given.quick else given.isa):
         for what in _asked(given.what):
             # With a further instruction set only its shares of the limits are of interest.
-            if place and (what == "scaling" or (what in ("scan", "small") and given.what == "all")):
+            if place and (what in ("scaling", "catalogue") or (what in ("scan", "small") and given.what == "all")):
                 continue
             some = _in_own_process(what, isa, given, only_ours=place > 0)
             show(some, console)

@@ -29,6 +29,9 @@ _MEANING = {
     "without times tell the memory at a size at which the others would take long.",
     "neighbors": "The ten nearest other rows of each. TFLOP/s count the triangle. Error: the largest of a cosine.",
     "two_nn": "Intrinsic dimension from the two nearest rows of each; the others are given unit rows. Error: relative.",
+    "isoscore": "One number from the covariance. Error: relative.",
+    "describe": 'Every metric that rows alone give, `describe(metrics="all")`, and single calls of the passes that it '
+    "needs: one call each, of a minute or so. Rows without times tell the memory.",
     "scaling": "The histogram over growing n, as far as a call takes some seconds (fastaniso: a minute or two) and "
     "memory is there; one contender after another, not in turns.",
     "small": "Single calls of `mean_cosine`.",

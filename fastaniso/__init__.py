@@ -8,6 +8,7 @@ from fastaniso.accumulator import Accumulator
 from fastaniso.functional.describing import describe
 from fastaniso.functional.grouped import group_pairs
 from fastaniso.functional.intervals import mean_cosine_interval, subsample_curve
+from fastaniso.functional.lidar import lidar
 from fastaniso.functional.linear import (
     backend_for,
     cosine_std,
@@ -43,6 +44,7 @@ from fastaniso.functional.spectral import (
     top_eigenvalue_share,
     variance_explained,
 )
+from fastaniso.functional.word_mev import word_mev
 from fastaniso.functional.words import inter_cosine, intra_sentence_similarity, self_similarity, sequence_cosine
 from fastaniso.planning.plan import Plan, plan
 from fastaniso.result import (
@@ -64,6 +66,7 @@ from fastaniso.result import (
     SequenceCosine,
     SubsampleCurve,
     TwoNN,
+    WordMEV,
 )
 from fastaniso.state import (
     CorruptStateError,
@@ -111,6 +114,7 @@ __all__ = [
     "StateMismatchError",
     "SubsampleCurve",
     "TwoNN",
+    "WordMEV",
     "__version__",
     "alignment",
     "alpha_req",
@@ -135,6 +139,7 @@ __all__ = [
     "isoscore",
     "isoscore_star",
     "levina_bickel",
+    "lidar",
     "load_report",
     "load_run",
     "load_state",
@@ -146,11 +151,13 @@ __all__ = [
     "nearest_neighbors",
     "nesum",
     "norms",
+    "open_source",
     "outlier_dimensions",
     "pairs",
     "participation_ratio",
     "partition_isotropy",
     "plan",
+    "probe",
     "rankme",
     "row_mean_cosines",
     "save_state",
@@ -166,6 +173,7 @@ __all__ = [
     "two_nn",
     "uniformity",
     "variance_explained",
+    "word_mev",
 ]
 
 _LAZY = {
@@ -173,6 +181,8 @@ _LAZY = {
     "load_report": "runs",
     "load_run": "runs",
     "measure": "scanning",
+    "open_source": "sources",
+    "probe": "probing",
     "scan": "scanning",
     "transforms": "transforms",
 }
@@ -180,7 +190,7 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    """``scan``, ``measure`` and ``transforms`` on first use: what they need is not imported before."""
+    """``scan``, ``measure`` and the like on first use: what they need is not imported before."""
     if name in _LAZY:
         room = import_module(f"fastaniso.{_LAZY[name]}")
         return room if name == _LAZY[name] else getattr(room, name)

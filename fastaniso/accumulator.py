@@ -255,10 +255,11 @@ def check_memory(
     backend: str,
     groups: int | None = None,
     accumulate: bool = False,
+    remedy: str | None = None,
 ) -> None:
     """Raise ``MemoryError`` if an op on ``rows`` would take more than ``memory_limit`` beside them."""
     if memory_limit is not None:
-        plan(
+        planned = plan(
             rows.count,
             rows.dim,
             gram=gram,
@@ -267,4 +268,5 @@ def check_memory(
             backend=backend,
             device=rows.values.device,
             accumulate=accumulate,
-        ).check(memory_limit)
+        )
+        replace(planned, remedy=remedy or planned.remedy).check(memory_limit)

@@ -5,13 +5,37 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy
 import torch
 from torch import Tensor
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+@runtime_checkable
+class Blocks(Protocol):
+    """Rows that come a block at a time, as often as asked: ``Rows``, or rows that stay where they are stored."""
+
+    @property
+    def count(self) -> int:
+        """Rows, masked ones included."""
+
+    @property
+    def dim(self) -> int:
+        """Numbers in a row."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the numbers."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the blocks are."""
+
+    def blocks(self, size: int) -> Iterator[tuple[int, Rows]]:
+        """All rows in blocks of about ``size`` rows, each with the index of its first row."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +57,16 @@ class Rows:
     def count(self) -> int:
         """Rows, masked ones included."""
         return self.values.shape[0] * self.values.shape[1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the numbers."""
+        return self.values.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.values.device
 
     def blocks(self, size: int) -> Iterator[tuple[int, Rows]]:
         """The rows in views of about ``size`` rows, each with the index of its first row.
@@ -66,6 +100,15 @@ def as_rows(hidden: Any, mask: Any = None, *, name: str = "hidden") -> Rows:
         raise ValueError(f"{name}: expected rows of at least one number, got shape {tuple(tensor.shape)}")
     values = _two_row_axes(tensor.detach(), name)
     return Rows(values, None if mask is None else _as_mask(mask, tensor, values, name))
+
+
+def as_blocks(hidden: Any, mask: Any = None) -> Blocks:
+    """``hidden`` itself where it comes in blocks, such as an opened source; else as ``as_rows`` views it."""
+    if not isinstance(hidden, Blocks):
+        return as_rows(hidden, mask)
+    if mask is not None:
+        raise ValueError("mask: stored rows are all measured; leave mask out, or pass the rows as an array")
+    return hidden
 
 
 def as_tensor(array: Any, name: str) -> Tensor:

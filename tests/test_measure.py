@@ -94,3 +94,41 @@ def test_nothing_to_measure(tmp_path: Path) -> None:
         fastaniso.measure(tmp_path / "x.npy", block_rows=0)
     with pytest.raises(FileNotFoundError, match="there is no file"):
         fastaniso.measure(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize("block_rows", [None, 77])
+def test_metrics_of_stored_rows_are_those_of_rows_in_memory(stored: Path, block_rows: int | None) -> None:
+    names = ["mean_cosine", "rankme", ("mev", {"legacy": "centered"}), "centered_mean_cosine", "cosine_to_mean"]
+    names += ["partition_isotropy", ("partition_isotropy", {"unit": True}), "self_clustering"]
+    seen: list[Progress] = []
+    found = fastaniso.measure(stored, metrics=names, block_rows=block_rows, progress=seen.append)
+    expected = fastaniso.describe(ROWS, metrics=names).metrics
+    assert found.description.metrics.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found.description.metrics[name] == pytest.approx(value, rel=1e-6), name
+    # A second pass tells how far it is, too.
+    assert {progress.stage for progress in seen} >= {"measuring", "centered_mean_cosine", "partition_isotropy"}
+    everything = fastaniso.measure(stored, metrics="all", gram=False).description.metrics
+    assert everything.keys() >= {"centered_mean_cosine", "isoscore", "norms"}
+    assert everything["rankme"] == pytest.approx(expected["rankme"], rel=1e-6)
+
+
+def test_metrics_hold_the_scatters_that_they_need(stored: Path) -> None:
+    state = fastaniso.measure(stored, metrics=["rankme"], gram=False).state
+    assert isinstance(state, fastaniso.Gram)
+    assert (state.scatter is None, state.unit_scatter is None) == (False, True)
+    with pytest.raises(ValueError, match="'two_nn' needs neighbors, which measure does not have; call fastaniso"):
+        fastaniso.measure(stored, metrics=["two_nn"])
+    with pytest.raises(ValueError, match="no metric 'rank_me'; did you mean rankme"):
+        fastaniso.measure(stored, metrics=["rank_me"])
+
+
+def test_rows_left_out_are_left_out_of_the_second_passes(tmp_path: Path) -> None:
+    rows = ROWS.clone()
+    rows[321], rows[5, 3] = 0, torch.nan
+    np.save(tmp_path / "bad.npy", rows.numpy())
+    found = fastaniso.measure(tmp_path / "bad.npy", metrics="all", invalid="omit").description
+    kept = rows[rows.isfinite().all(1) & (rows != 0).any(1)]
+    for name in ("centered_mean_cosine", "partition_isotropy"):
+        assert found.metrics[name] == pytest.approx(getattr(fastaniso, name)(kept), rel=1e-6)
+    assert (found.n, found.dropped.zero, found.dropped.nonfinite) == (498, 1, 1)

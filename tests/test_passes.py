@@ -333,6 +333,32 @@ def test_torchmetrics_row_means_are_smaller_by_a_share_of_n() -> None:
     torch.testing.assert_close(theirs.double(), ours * 59 / 60, rtol=0, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["npy", "shards"])
+def test_an_opened_source_is_read_block_by_block(kind: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is stored gives what the same rows in memory give, in any number of reads."""
+    x = torch.cat((X, 2 * X.flip(0) - 1))
+    for part, rows in enumerate(x.split(120 if kind == "npy" else 50)):
+        np.save(tmp_path / f"part-{part}.npy", rows.numpy())
+    source = fastaniso.open_source(tmp_path)
+    monkeypatch.setattr("fastaniso.sources.source._READ_BYTES", 24 * 7)
+    monkeypatch.setattr(passes, "_NUMBERS", 6 * 5)
+    monkeypatch.setattr(passes, "_READ_AT_ONCE", 6 * 11)
+    monkeypatch.setattr(passes, "_ROWS_OF_A_PRODUCT", 9)
+    assert fastaniso.centered_mean_cosine(source) == pytest.approx(fastaniso.centered_mean_cosine(x), abs=1e-9)
+    assert fastaniso.partition_isotropy(source) == pytest.approx(fastaniso.partition_isotropy(x), rel=1e-6)
+    assert fastaniso.cosine_to_mean(source).mean == pytest.approx(fastaniso.cosine_to_mean(x).mean, abs=1e-7)
+    means = fastaniso.row_mean_cosines(source)
+    assert means.shape == (120,)
+    torch.testing.assert_close(means, fastaniso.row_mean_cosines(x), atol=1e-7, rtol=0)
+    with pytest.raises(ValueError, match="mask: stored rows are all measured"):
+        fastaniso.row_mean_cosines(source, mask=torch.ones(120, dtype=torch.bool))
+    with pytest.raises(MemoryError, match="memory_limit: 100 bytes given"):
+        fastaniso.partition_isotropy(source, memory_limit=100)
+    np.save(tmp_path / "part-0.npy", np.zeros_like(x[: source.parts[0].count].numpy()))
+    with pytest.raises(InvalidRowsError, match="row 0 is zero"):
+        fastaniso.centered_mean_cosine(fastaniso.open_source(tmp_path))
+
+
 def test_bad_options() -> None:
     with pytest.raises(ValueError, match="legacy: expected None or 'one-sided', got 'rows'"):
         fastaniso.partition_isotropy(X, legacy="rows")

@@ -43,6 +43,7 @@ PUBLIC = {
     "StateMismatchError",
     "SubsampleCurve",
     "TwoNN",
+    "WordMEV",
     "__version__",
     "alignment",
     "alpha_req",
@@ -66,6 +67,7 @@ PUBLIC = {
     "isoscore",
     "isoscore_star",
     "levina_bickel",
+    "lidar",
     "load_state",
     "mean_cosine",
     "mean_cosine_interval",
@@ -75,11 +77,13 @@ PUBLIC = {
     "nearest_neighbors",
     "nesum",
     "norms",
+    "open_source",
     "outlier_dimensions",
     "pairs",
     "participation_ratio",
     "partition_isotropy",
     "plan",
+    "probe",
     "rankme",
     "row_mean_cosines",
     "save_state",
@@ -95,6 +99,7 @@ PUBLIC = {
     "two_nn",
     "uniformity",
     "variance_explained",
+    "word_mev",
 }
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 import fastaniso
 from fastaniso import InvalidRowsError
-from fastaniso.functional import group_stream
+from fastaniso.functional import group_stream, word_mev
 
 law = settings(max_examples=25, deadline=None)
 BACKENDS = ("reference", "cpu")
@@ -31,6 +31,7 @@ NAMES = {
     "inter_cosine": "words",
     "intra_sentence_similarity": "sentences",
     "sequence_cosine": "sequences",
+    "word_mev": "words",
 }
 
 
@@ -56,6 +57,15 @@ def intra_similarities(x: Tensor, labels: Tensor) -> list[float]:
     for label in labels.unique():
         tokens = x[labels == label].double()
         found.append((units(tokens) @ units(tokens.mean(0)[None])[0]).mean().item())
+    return found
+
+
+def explained(x: Tensor, labels: Tensor) -> list[float]:
+    """Of each word in order, σ₁²/Σσ² of its rows."""
+    found = []
+    for label in labels.unique():
+        squares = torch.linalg.svdvals(x[labels == label].double()).square()
+        found.append((squares[0] / squares.sum()).item())
     return found
 
 
@@ -103,6 +113,13 @@ def test_against_brute_force(dtype: torch.dtype, masked: bool, backend: str) -> 
     assert (sequences.pooled_within, sequences.across) == near(within_between(kept, labels))
     assert sequences.within == words.mean
     assert sequences.values.tolist() == near(words.values.tolist())
+    variance = fastaniso.word_mev(x, LABELS, **options)
+    expected = explained(kept, labels)
+    assert variance.labels.tolist() == words.labels.tolist()
+    assert variance.values.tolist() == near(expected)
+    assert variance.mean == near(np.mean([v for v, c in zip(expected, counts, strict=True) if c > 1]))
+    assert variance.baseline == near(explained(kept, torch.zeros(len(kept)))[0])
+    assert variance.adjusted == near(variance.mean - variance.baseline)
     means = fastaniso.group_cosine(x, LABELS, **options)
     assert (sequences.pooled_within, sequences.across) == near((means.pooled_within, means.pooled_between))
 
@@ -124,6 +141,25 @@ def test_known_values(backend: str) -> None:
     assert sequences.across == pytest.approx(1 / 8)
 
 
+def test_words_of_many_and_of_few_occurrences_in_any_scale() -> None:
+    """One vector explains one row, a line, an axis of a plane; more rows than dimensions; squares beyond float64."""
+    x = torch.tensor([[3.0, 4, 0], [1, 2, 2], [-2, -4, -4], [2, 0, 0], [0, 1, 0], [0, 1, 0], [1, 0, 0], [0, 0, 1]])
+    words = torch.tensor([0, 1, 1, 2, 2, 2, 2, 2])
+    for scale in (1.0, 1e100, 1e-100):
+        found = fastaniso.word_mev(x.double() * scale, words)
+        # Squares of the last: 4 + 1, 2, 1.
+        assert found.values.tolist() == pytest.approx([1, 1, 5 / 8], abs=1e-14)
+        assert (found.types, found.words) == (3, 2)
+    # Rows of n occurrences of random words have 1/n or more: why rare words are above the baseline.
+    isotropic = torch.randn(4000, 64, generator=torch.Generator().manual_seed(5))
+    rare = fastaniso.word_mev(isotropic, torch.arange(4000) // 4)
+    frequent = fastaniso.word_mev(isotropic, torch.arange(4000) // 1000)
+    assert rare.values.min() > 1 / 4
+    assert rare.mean > 5 * frequent.mean > 5 / 64
+    assert frequent.adjusted < 0.01
+    assert fastaniso.word_mev(isotropic, torch.zeros(4000, dtype=torch.int64)).adjusted == pytest.approx(0, abs=1e-7)
+
+
 def test_min_count() -> None:
     some = fastaniso.self_similarity(X, LABELS, min_count=20)
     assert some.mean == pytest.approx(some.values[some.counts >= 20].mean())
@@ -140,6 +176,7 @@ def test_blocks_change_nothing(rows_at_once: int, ordered: bool, monkeypatch: py
     x = X.double()
     whole = [getattr(fastaniso, name)(x, labels, mask=mask) for name in NAMES]
     monkeypatch.setattr(group_stream, "_NUMBERS", 6 * rows_at_once)
+    monkeypatch.setattr(word_mev, "_NUMBERS", 6 * rows_at_once)
     for name, expected in zip(NAMES, whole, strict=True):
         found = getattr(fastaniso, name)(x, labels, mask=mask)
         if name == "inter_cosine":
@@ -239,10 +276,15 @@ def test_laws(n: int, groups: int, seed: int, offset: float) -> None:
     e = fastaniso.intra_sentence_similarity(x, labels, min_count=1)
     f = fastaniso.intra_sentence_similarity(moved * 1e3, renamed, min_count=1)
     assert e.values.tolist() == pytest.approx(f.values.tolist(), abs=1e-9)
+    g, h = fastaniso.word_mev(x, labels), fastaniso.word_mev(moved * 1e3, renamed)
+    assert g.values.tolist() == pytest.approx(h.values.tolist(), abs=1e-9)
+    assert g.baseline == pytest.approx(h.baseline, abs=1e-9)
+    assert ((g.values >= 1 / np.minimum(g.counts, 4) - 1e-12) & (g.values <= 1 + 1e-12)).all()
     # All rows twice: the mean of a sentence stays, a word gains pairs of a row and its copy.
     twice, both = torch.cat((x, x)), torch.cat((labels, labels))
     again = fastaniso.intra_sentence_similarity(twice, both, min_count=1)
     assert again.values.tolist() == pytest.approx(e.values.tolist(), abs=1e-9)
+    assert fastaniso.word_mev(twice, both).values.tolist() == pytest.approx(g.values.tolist(), abs=1e-9)
     doubled, k = fastaniso.self_similarity(twice, both), a.counts
     expected = (2 * (k - 1) * np.nan_to_num(a.values) + 1) / (2 * k - 1)
     assert doubled.values.tolist() == pytest.approx(expected.tolist(), abs=1e-9)
@@ -285,6 +327,8 @@ def test_bad_input() -> None:
     for count in (1, 2.5, True):
         with pytest.raises(ValueError, match="min_count: expected an int of at least 2"):
             fastaniso.self_similarity(X, LABELS, min_count=count)
+        with pytest.raises(ValueError, match="min_count: expected an int of at least 2"):
+            fastaniso.word_mev(X, LABELS, min_count=count)
     with pytest.raises(ValueError, match="min_count: expected an int of at least 1, got 0"):
         fastaniso.intra_sentence_similarity(X, LABELS, min_count=0)
 
@@ -295,6 +339,7 @@ def test_bad_input() -> None:
         ("self_similarity", "less the baseline"),
         ("intra_sentence_similarity", "intra-sentence similarity"),
         ("sequence_cosine", "mean cosine across"),
+        ("word_mev", "maximum explainable variance"),
     ],
 )
 def test_results_print_and_go_to_json(name: str, words: str) -> None:

@@ -8,13 +8,13 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.harness import Row
-from bench.targets import calls, gram, moments, neighbors, pairs
+from bench.targets import calls, catalogue, gram, moments, neighbors, pairs
 from bench.targets.gpu import GPU
 from bench.targets.target import Verdict
 from fastaniso.ops import cpu
 
 SHARES = (*moments.SHARES, *gram.SHARES, *pairs.SHARES, *neighbors.SHARES)
-OTHERS = (*moments.OTHERS, *gram.OTHERS, *pairs.OTHERS, *neighbors.OTHERS, *calls.OTHERS)
+OTHERS = (*moments.OTHERS, *gram.OTHERS, *pairs.OTHERS, *neighbors.OTHERS, *catalogue.OTHERS, *calls.OTHERS)
 
 
 def judge(rows: Sequence[Row]) -> list[Verdict]:

@@ -88,7 +88,7 @@ class LabelledRows:
     def groups(self, *, raw: bool = False) -> Iterator[Sums]:
         """Every group once, in order of the labels, some at a time; groups without a row that counts are left out."""
         waiting: Sums | None = None
-        for rows, labels in self._blocks():
+        for rows, labels in self.blocks():
             found = _sums(rows, labels, raw, self.backend)
             if found is None:
                 continue
@@ -100,7 +100,8 @@ class LabelledRows:
         if waiting is not None:
             yield from _counted(waiting)
 
-    def _blocks(self) -> Iterator[tuple[Rows, Tensor]]:
+    def blocks(self) -> Iterator[tuple[Rows, Tensor]]:
+        """The rows in order of their labels, some at a time, each with its label."""
         at_once = _rows_at_once(self.rows)
         if self.order is None:
             for start, block in self.rows.blocks(at_once):
@@ -120,13 +121,17 @@ def labelled(
     invalid: str,
     memory_limit: int | str | None,
     raw: bool = False,
+    squares: int = 0,
 ) -> LabelledRows:
-    """View and check rows and labels, and take the first pass; ``InvalidRowsError`` and ``MemoryError`` come here."""
+    """View and check rows and labels, and take the first pass; ``InvalidRowsError`` and ``MemoryError`` come here.
+
+    ``raw`` and ``squares`` tell what the caller takes: Σx of each group of a block, so many float64 matrices (d, d).
+    """
     check_invalid_option(invalid)
     rows = as_rows(hidden, mask)
     labels = as_groups(groups, rows, as_tensor(hidden, "hidden").shape[:-1], name=name).flatten()
     order, distinct = _order(rows, labels)
-    _check_memory(rows, order, distinct, memory_limit, backend, raw)
+    _check_memory(rows, order, distinct, memory_limit, backend, raw, squares)
     moments = ops.moments(rows, backend=backend)
     (counts,) = to_host(moments.counts)
     return LabelledRows(rows, labels, order, distinct, moments, int(counts[0]), dropped_rows(counts, invalid), backend)
@@ -204,7 +209,13 @@ def _rows_at_once(rows: Rows) -> int:
 
 
 def _check_memory(
-    rows: Rows, order: Tensor | None, distinct: int, memory_limit: int | str | None, backend: str, raw: bool
+    rows: Rows,
+    order: Tensor | None,
+    distinct: int,
+    memory_limit: int | str | None,
+    backend: str,
+    raw: bool,
+    squares: int,
 ) -> None:
     """Of labels, their order and what is told of each; a block gathered, its groups (as many at most), their merge."""
     if memory_limit is None:
@@ -218,7 +229,10 @@ def _check_memory(
     Plan(
         backend=ops.resolve(backend, values.device),
         state_bytes=told,
-        working_bytes=gathered + sums + kernel,
+        working_bytes=gathered + sums + kernel + squares * 8 * rows.dim**2,
         operations=8 * rows.count * rows.dim,
         bytes_read=2 * rows.count * rows.dim * values.element_size(),
+        remedy="pass rows in order of their labels, which are read as they lie"
+        if order is not None
+        else "pass the groups in parts",
     ).check(memory_limit)

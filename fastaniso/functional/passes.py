@@ -1,7 +1,7 @@
 """What takes a second look at the rows: each row against the mean or the sum that a first pass of an op found.
 
-The second pass runs a block of rows at a time, in float64, on the rows' device: rows may be a memory-map larger than
-memory, and nothing of n·d numbers is made.
+The second pass runs a block of rows at a time, in float64, on the rows' device: rows may be a memory-map or a source of
+stored vectors larger than memory, and nothing of n·d numbers is made.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Tensor
 from fastaniso.ops import dispatch as ops
 from fastaniso.planning.plan import plan
 from fastaniso.result import CosineToMean, Dropped
-from fastaniso.rows import Rows, as_rows, as_tensor
-from fastaniso.state import Moments
+from fastaniso.rows import Blocks, Rows, as_blocks, as_rows, as_tensor
+from fastaniso.state import Gram, Moments
 from fastaniso.statistics import cosine
 from fastaniso.statistics import second_pass as statistics
 from fastaniso.statistics.host import InvalidRowsError, check_invalid_option, dropped_rows, to_host
@@ -26,6 +26,7 @@ from fastaniso.statistics.host import InvalidRowsError, check_invalid_option, dr
 LEGACY = ("one-sided",)
 _NUMBERS = 2**17  # of rows held in float64 at once
 _NUMBERS_ON_A_GPU = 2**24
+_READ_AT_ONCE = 2**24  # of the numbers of stored rows that a kernel gets at once
 _ROWS_OF_A_PRODUCT = 512  # at least, so that a product of matrices keeps its speed
 
 
@@ -37,23 +38,24 @@ def row_mean_cosines(hidden: Any, *, mask: Any = None, backend: str = "auto", in
     and divides by n: (n−1)/n of this.
 
     Args:
-        hidden: ``[..., d]`` float32, float64, float16 or bfloat16: tensor, NumPy array or anything with DLPack.
+        hidden: ``[..., d]`` float32, float64, float16 or bfloat16: tensor, NumPy array or anything with DLPack; or a
+            source of stored vectors, as ``open_source`` gives.
         mask: Bool ``[...]``, True keeps a row.
         backend: "auto", "triton", "cpu" or "reference".
         invalid: "raise" refuses rows that are zero or hold NaN or Inf; "omit" leaves them out.
 
     Returns:
-        ``[...]`` float64 on hidden's device; nan for rows left out, and for all when n < 2.
+        ``[...]`` float64 on hidden's device (rows of a source, ``[n]``); nan for rows left out, and for all when n < 2.
 
     Raises:
         InvalidRowsError: A row cannot be normalised and ``invalid="raise"``.
     """
     first = _first_pass(hidden, mask, backend, invalid)
-    found = torch.empty(first.rows.count, dtype=torch.float64, device=first.rows.values.device)
+    found = torch.empty(first.rows.count, dtype=torch.float64, device=first.rows.device)
     for start, block in _blocks(first.rows):
         measured = statistics.measured(block.values, block.mask)
         found[start : start + block.count] = statistics.mean_cosine_to_others(measured, first.moments)
-    return found.view(as_tensor(hidden, "hidden").shape[:-1])
+    return found.view(as_tensor(hidden, "hidden").shape[:-1]) if isinstance(first.rows, Rows) else found
 
 
 def cosine_to_mean(hidden: Any, *, mask: Any = None, backend: str = "auto", invalid: str = "raise") -> CosineToMean:
@@ -66,7 +68,7 @@ def cosine_to_mean(hidden: Any, *, mask: Any = None, backend: str = "auto", inva
     """
     first = _first_pass(hidden, mask, backend, invalid)
     direction = statistics.mean_direction(first.moments)
-    found = torch.empty(first.rows.count, dtype=torch.float64, device=first.rows.values.device)
+    found = torch.empty(first.rows.count, dtype=torch.float64, device=first.rows.device)
     for start, block in _blocks(first.rows):
         found[start : start + block.count] = statistics.measured(block.values, block.mask).cosines(direction)
     return statistics.describe_cosines(found, first.moments, first.n, first.dropped)
@@ -84,10 +86,9 @@ def centered_mean_cosine(hidden: Any, *, mask: Any = None, backend: str = "auto"
     when fewer than two rows are left. Arguments as for ``row_mean_cosines``.
     """
     first = _first_pass(hidden, mask, backend, invalid)
-    rows = first.kept
     mean, mean_norm = _refined_mean(first)
-    state = Moments.empty(rows.dim, rows.values.device)
-    for start, block in _blocks(rows):
+    state = Moments.empty(first.rows.dim, first.rows.device)
+    for start, block in first.kept():
         centred = statistics.without_mean(block.values, mean, mean_norm)
         state = state.merge(ops.moments(Rows(centred, block.mask), backend=backend, start=start))
     counts, value = to_host(state.counts, cosine.mean(state))
@@ -124,7 +125,7 @@ def partition_isotropy(
     scores far too high.
 
     Args:
-        hidden: ``[..., d]`` float32, float64, float16 or bfloat16: tensor, NumPy array or anything with DLPack.
+        hidden: As for ``row_mean_cosines``.
         unit: Of unit rows: free of scale.
         legacy: None, or "one-sided".
         mask: Bool ``[...]``, True keeps a row.
@@ -138,9 +139,9 @@ def partition_isotropy(
     if legacy is not None and legacy not in LEGACY:
         raise ValueError(f"legacy: expected None or 'one-sided', got {legacy!r}")
     check_invalid_option(invalid)
-    rows = as_rows(hidden, mask)
+    rows = as_blocks(hidden, mask)
     _check_memory(rows, memory_limit, backend)
-    gram = ops.gram(rows, raw=not unit, unit=unit, backend=backend)
+    gram = _gram(rows, unit, backend)
     (counts,) = to_host(gram.counts)
     dropped_rows(counts, invalid)
     directions = statistics.second_moment_directions(gram, unit=unit)
@@ -177,11 +178,12 @@ def alignment(
             f"positives: expected it on {given.device} beside hidden, got {paired.device}; "
             "pass positives.to(hidden.device)"
         )
-    first = _first_pass(hidden, mask, backend, invalid)
-    others = as_rows(positives, mask, name="positives")
+    rows, others = as_rows(hidden, mask), as_rows(positives, mask, name="positives")
+    check_invalid_option(invalid)
+    dropped_rows(to_host(ops.moments(rows, backend=backend).counts)[0], invalid)
     dropped_rows(to_host(ops.moments(others, backend=backend).counts)[0], invalid, name="positives")
     total = torch.zeros(2, dtype=torch.float64, device=others.values.device)
-    for (_, block), (_, other) in zip(*map(_blocks, _row_by_row(first.rows, others)), strict=True):
+    for (_, block), (_, other) in zip(*map(_blocks, _row_by_row(rows, others)), strict=True):
         ours, theirs = (statistics.measured(each.values, each.mask) for each in (block, other))
         total += statistics.distances_to_power(ours, theirs, alpha)
     distance, pairs = to_host(total)[0].tolist()
@@ -191,26 +193,48 @@ def alignment(
 class _First(NamedTuple):
     """Rows and what the first pass found."""
 
-    rows: Rows
+    rows: Blocks
     moments: Moments
     n: int
     dropped: Dropped
 
-    @property
-    def kept(self) -> Rows:
-        """The rows with a mask that also leaves out what the first pass did; 1 byte a row."""
-        if not self.dropped.zero and not self.dropped.nonfinite:
-            return self.rows
-        mask = torch.cat([statistics.kept_rows(block.values, block.mask) for _, block in _blocks(self.rows)])
-        return Rows(self.rows.values, mask.view(self.rows.values.shape[:2]))
+    def kept(self) -> Iterator[tuple[int, Rows]]:
+        """The rows in blocks with a mask that also leaves out what the first pass did."""
+        everything = not self.dropped.zero and not self.dropped.nonfinite
+        for start, block in _blocks(self.rows):
+            if everything:
+                yield start, block
+            else:
+                mask = statistics.kept_rows(block.values, block.mask)
+                yield start, Rows(block.values, mask.view(block.values.shape[:2]))
 
 
 def _first_pass(hidden: Any, mask: Any, backend: str, invalid: str) -> _First:
     check_invalid_option(invalid)
-    rows = as_rows(hidden, mask)
-    moments = ops.moments(rows, backend=backend)
+    rows = as_blocks(hidden, mask)
+    moments = _moments(rows, backend)
     (counts,) = to_host(moments.counts)
     return _First(rows, moments, int(counts[0]), dropped_rows(counts, invalid))
+
+
+def _moments(rows: Blocks, backend: str) -> Moments:
+    """Of rows in memory in one call, of stored ones in as many as there are blocks."""
+    if isinstance(rows, Rows):
+        return ops.moments(rows, backend=backend)
+    state = Moments.empty(rows.dim, rows.device)
+    for start, block in rows.blocks(max(_READ_AT_ONCE // rows.dim, 1)):
+        state = state.merge(ops.moments(block, backend=backend, start=start))
+    return state
+
+
+def _gram(rows: Blocks, unit: bool, backend: str) -> Gram:
+    """The scatter of x, or of u, in the same way."""
+    if isinstance(rows, Rows):
+        return ops.gram(rows, raw=not unit, unit=unit, backend=backend)
+    state = Gram.empty(rows.dim, rows.device, raw=not unit, unit=unit)
+    for start, block in rows.blocks(max(_READ_AT_ONCE // rows.dim, 1)):
+        state = state.merge(ops.gram(block, raw=not unit, unit=unit, backend=backend, start=start))
+    return state
 
 
 def _refined_mean(first: _First) -> tuple[Tensor, Tensor]:
@@ -218,18 +242,21 @@ def _refined_mean(first: _First) -> tuple[Tensor, Tensor]:
     n = first.moments.counts[0].clamp(min=1)
     mean = first.moments.sums[0] / n
     total = torch.zeros_like(mean)
-    for _, block in _blocks(first.kept):
+    for _, block in first.kept():
         total += statistics.sum_about(block.values, block.mask, mean)
     return mean + total / n, first.moments.totals[0] / n
 
 
-def _blocks(rows: Rows, *, least: int = 1) -> Iterator[tuple[int, Rows]]:
+def _blocks(rows: Blocks, *, least: int = 1) -> Iterator[tuple[int, Rows]]:
     """Views of rows that are few enough to be float64, and at least so many, each with the index of its first row."""
-    numbers = _NUMBERS if rows.values.is_cpu else _NUMBERS_ON_A_GPU
-    return rows.blocks(max(numbers // rows.dim, least))
+    return rows.blocks(_rows_at_once(rows, least))
 
 
-def _kept_blocks(rows: Rows, *, everything: bool, unit: bool) -> Iterator[Tensor]:
+def _rows_at_once(rows: Blocks, least: int) -> int:
+    return max((_NUMBERS if rows.device.type == "cpu" else _NUMBERS_ON_A_GPU) // rows.dim, least)
+
+
+def _kept_blocks(rows: Blocks, *, everything: bool, unit: bool) -> Iterator[Tensor]:
     """The rows that count, or their unit rows, in float64 blocks (m, d)."""
     for _, block in _blocks(rows, least=_ROWS_OF_A_PRODUCT):
         measured = statistics.measured(block.values, block.mask) if unit else None
@@ -254,13 +281,13 @@ def _shaped(rows: Rows, shape: torch.Size) -> Rows:
     return Rows(rows.values.view(shape), None if rows.mask is None else rows.mask.view(shape[:2]))
 
 
-def _check_memory(rows: Rows, memory_limit: int | str | None, backend: str) -> None:
+def _check_memory(rows: Blocks, memory_limit: int | str | None, backend: str) -> None:
     if memory_limit is None:
         return
-    planned = plan(
-        rows.count, rows.dim, gram="raw", dtype=rows.values.dtype, backend=backend, device=rows.values.device
-    )
-    numbers = _NUMBERS if rows.values.is_cpu else _NUMBERS_ON_A_GPU
-    block = min(max(numbers // rows.dim, _ROWS_OF_A_PRODUCT), rows.count) * rows.dim * 8
+    planned = plan(rows.count, rows.dim, gram="raw", dtype=rows.dtype, backend=backend, device=rows.device)
+    block = min(_rows_at_once(rows, _ROWS_OF_A_PRODUCT), rows.count) * rows.dim * 8
     # A block as float64, kept, unit and scaled; its products, their negatives and what log-sum-exp makes of them.
-    replace(planned, working_bytes=max(planned.working_bytes, 8 * rows.dim**2 + 7 * block)).check(memory_limit)
+    working = max(planned.working_bytes, 8 * rows.dim**2 + 7 * block)
+    replace(planned, working_bytes=working, remedy="pass fewer dimensions: their second moments are held").check(
+        memory_limit
+    )

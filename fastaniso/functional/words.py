@@ -54,7 +54,7 @@ def self_similarity(
         invalid: "raise" refuses rows that are zero or hold NaN or Inf; "omit" leaves them out.
         memory_limit: ``MemoryError`` before the run if it takes more beside the input (bytes, or such as "2 GB").
     """
-    _check_min_count(min_count)
+    statistics.check_min_count(min_count)
     rows = labelled(hidden, words, mask, name="words", backend=backend, invalid=invalid, memory_limit=memory_limit)
     found = Collected(rows.distinct, 2)
     mean_sum, mean_squares = torch.zeros_like(rows.moments.sums[0]), torch.zeros_like(rows.moments.totals[0])
@@ -128,7 +128,7 @@ def intra_sentence_similarity(
     tokens: the adjusted value of short sentences is above 0 in an isotropic space. ``sentences`` are integer labels
     ``[...]``; other arguments as for ``self_similarity``.
     """
-    _check_min_count(min_count, least=1)
+    statistics.check_min_count(min_count, least=1)
     rows = labelled(
         hidden,
         sentences,
@@ -232,8 +232,3 @@ def _drawn(rows: LabelledRows, seed: int) -> Moments:
     for part in torch.split(ordered[first], max(_INSTANCES // rows.rows.dim, 1)):
         state = state.merge(ops.moments(gather(rows.rows, part), backend=rows.backend))
     return state
-
-
-def _check_min_count(min_count: int, *, least: int = 2) -> None:
-    if isinstance(min_count, bool) or not isinstance(min_count, int) or min_count < least:
-        raise ValueError(f"min_count: expected an int of at least {least}, got {min_count!r}")

@@ -23,6 +23,7 @@ class Plan:
     """Bytes and operations of one call; ``peak_bytes`` is what it takes beside the input.
 
     ``exact`` is False where a sample is taken, and None where its pilot decides: then operations are at most these.
+    ``remedy`` is what takes less.
     """
 
     backend: str
@@ -31,6 +32,7 @@ class Plan:
     operations: int
     bytes_read: int
     exact: bool | None = True
+    remedy: str = "pass fewer rows"
     _calibration: Calibration | None = field(default=None, repr=False)
 
     @property
@@ -56,12 +58,7 @@ class Plan:
             raise MemoryError(
                 f"memory_limit: {_readable(limit)} given, and the {self.backend} kernel needs "
                 f"{_readable(self.peak_bytes)} beside the input ({_readable(self.state_bytes)} of state, "
-                f"{_readable(self.working_bytes)} of working memory); raise the limit, or ask for less: "
-                + (
-                    "gram=False takes O(d) instead of O(d²), fewer groups a shorter state"
-                    if self._calibration is None
-                    else "fewer bins or neighbours, fewer threads"
-                )
+                f"{_readable(self.working_bytes)} of working memory); raise the limit, or {self.remedy}"
             )
 
 
@@ -120,6 +117,7 @@ def plan(
         working_bytes=working,
         operations=n * dim * (8 + scatters * (dim + 1) + (6 if groups is not None else 0)),
         bytes_read=n * dim * dtype.itemsize * reads,
+        remedy="ask for less: gram=False takes O(d) instead of O(d²), fewer groups a shorter state",
     )
 
 
@@ -131,6 +129,7 @@ def _plan_of(work: PairWork, calibration: Calibration, rows: int) -> Plan:
         operations=2 * work.products,
         bytes_read=rows * calibration.dim * calibration.dtype.itemsize,
         exact=work.exact,
+        remedy="ask for less: fewer bins or neighbours, fewer threads",
         _calibration=calibration,
     )
 

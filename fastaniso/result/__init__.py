@@ -14,8 +14,9 @@ from fastaniso.result.histogram import Axis, Histogram, Interval, Quantile, Shar
 from fastaniso.result.intervals import MeanCosineInterval, SubsampleCurve
 from fastaniso.result.neighbors import Hubness, LevinaBickel, NearestNeighbors, TwoNN
 from fastaniso.result.pairs import Extrema, Extreme, GroupPairs, Intervals, PairStatistics, Sample
+from fastaniso.result.queries_keys import HeadVectors, QueriesKeys
 from fastaniso.result.second_pass import CosineToMean
-from fastaniso.result.words import IntraSentenceSimilarity, SelfSimilarity, SequenceCosine
+from fastaniso.result.words import IntraSentenceSimilarity, SelfSimilarity, SequenceCosine, WordMEV
 
 __all__ = [
     "Axis",
@@ -28,6 +29,7 @@ __all__ = [
     "Extreme",
     "GroupCosine",
     "GroupPairs",
+    "HeadVectors",
     "Histogram",
     "Hubness",
     "Interval",
@@ -40,6 +42,7 @@ __all__ = [
     "OutlierDimensions",
     "PairStatistics",
     "Quantile",
+    "QueriesKeys",
     "Result",
     "Sample",
     "SelfSimilarity",
@@ -48,5 +51,6 @@ __all__ = [
     "SubsampleCurve",
     "TopDimensions",
     "TwoNN",
+    "WordMEV",
     "json_ready",
 ]

@@ -84,6 +84,37 @@ class SelfSimilarity(_ByGroup):
 
 
 @dataclass(frozen=True, eq=False)
+class WordMEV(_ByGroup):
+    """How much of a word's occurrences one vector explains: of each word (``values``), and their ``mean``.
+
+    ``mean`` is over the ``words`` of at least ``min_count`` occurrences, each counting once; ``adjusted`` is the mean
+    less the ``baseline`` of random words.
+    """
+
+    mean: float
+    adjusted: float
+    baseline: float
+    words: int
+    types: int
+    min_count: int
+
+    _conventions = {  # noqa: RUF012 (read only through a copy)
+        "values": "largest of the squared singular values over their sum, uncentred occurrences; 1 of a single one",
+        "mean": "over words of at least min_count occurrences, each counting once",
+        "baseline": "the same of all rows together",
+        "adjusted": "mean - baseline",
+    }
+
+    def _rows(self) -> list[tuple[str, str]]:
+        return [
+            ("words", f"{self.words:,} of {self.types:,} types, with {self.min_count} or more occurrences"),
+            ("maximum explainable variance", number(self.mean)),
+            ("  less the baseline", number(self.adjusted)),
+            ("baseline of random words", number(self.baseline)),
+        ]
+
+
+@dataclass(frozen=True, eq=False)
 class IntraSentenceSimilarity(_ByGroup):
     """Mean cosine of the tokens of a sentence to their mean: of each sentence (``values``), and their ``mean``.
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastaniso.accumulator import SCATTERS, scatters_for
 from fastaniso.functional.neighborhood import check_k
 from fastaniso.functional.pairwise import checked_options
 from fastaniso.ops.dispatch import resolve
@@ -24,8 +25,10 @@ from fastaniso.scanning.passes import Passes
 from fastaniso.scanning.provenance import versions
 from fastaniso.sources import open_source
 from fastaniso.state import Neighbors
+from fastaniso.statistics.catalogue import asked_for, merged_needs
 from fastaniso.statistics.describe import describe
 from fastaniso.statistics.host import check_invalid_option
+from fastaniso.statistics.metric import AGAIN
 from fastaniso.statistics.neighbors import describe_hubness
 from fastaniso.statistics.pairs import pair_statistics
 
@@ -38,6 +41,7 @@ def measure(
     *,
     tensor: str | None = None,
     column: str | None = None,
+    metrics: Any = None,
     gram: bool = True,
     pairs: bool = False,
     bins: int = 2048,
@@ -64,6 +68,8 @@ def measure(
             several of these. ``[..., d]`` is read as rows of d numbers.
         tensor: Name of the tensor, where a file holds several.
         column: Name of the column of vectors, where a table holds several.
+        metrics: Names of metrics for ``result.description.metrics``, as ``describe`` takes them; "all" are those of
+            linear sums, scatters and second passes, which read the rows again, each for itself.
         gram: Also the std of the cosine and the spectral scores, O(n d²).
         pairs: Also histogram, quantiles, extrema, shape and uniformity of the cosines of all pairs, O(n² d).
         bins: Bins of the histogram.
@@ -90,6 +96,8 @@ def measure(
     if neighbors is not None:
         check_k("neighbors", neighbors)
     check_invalid_option(invalid)
+    asked = asked_for(metrics, {*SCATTERS, AGAIN}, who="measure")
+    scatters = scatters_for(asked, gram)
     where = torch.device(device)
     kernel = resolve(backend, where)
     source = open_source(path, tensor=tensor, column=column)
@@ -98,7 +106,7 @@ def measure(
     check_memory(
         memory_limit,
         source,
-        gram=gram,
+        gram=scatters,
         bins=bins if pairs else None,
         neighbors=neighbors,
         backend=kernel,
@@ -106,7 +114,7 @@ def measure(
         block_rows=rows_at_once,
         tile_rows=rows_of_tile,
     )
-    options = {"gram": gram, "pairs": visit if pairs else None, "neighbors": neighbors, "backend": kernel}
+    options = {"gram": scatters, "pairs": visit if pairs else None, "neighbors": neighbors, "backend": kernel}
     checkpoint = Checkpoint(
         None if resume is None else Path(resume),
         [part.name for part in source.parts],
@@ -116,12 +124,14 @@ def measure(
     states: dict[str, Any] = {}
     with reporter(progress) as report, checkpoint.kept():
         passes = Passes(source, checkpoint, where, kernel, report)
-        states["vectors"] = passes.moments(gram=gram, invalid=invalid, block_rows=rows_at_once)
+        states["vectors"] = passes.moments(gram=scatters, invalid=invalid, block_rows=rows_at_once)
         if pairs:
             states["pairs"] = passes.pairs(**visit, block_rows=rows_of_tile)
         if neighbors is not None:
             states["neighbors"] = passes.neighbors(k=neighbors, block_rows=rows_of_tile)
-        description = describe(states["vectors"], invalid=invalid)
+        calls = merged_needs(asked).get(AGAIN, {}).get("calls", ())
+        again = passes.again(calls, block_rows=rows_at_once)
+        description = describe(states["vectors"], invalid=invalid, asked=asked, passes=again)
         of_rows: dict[str, Any] = {"n": description.n, "dropped": description.dropped}
         statistics = pair_statistics(states["pairs"], **of_rows) if pairs else None
         nearest: Neighbors | None = states.get("neighbors")

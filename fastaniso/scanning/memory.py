@@ -15,7 +15,7 @@ def check_memory(
     memory_limit: int | str | None,
     source: Source,
     *,
-    gram: bool,
+    gram: bool | str,
     bins: int | None,
     neighbors: int | None,
     backend: str,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 
+from fastaniso.functional import passes
 from fastaniso.ops import dispatch as ops
 from fastaniso.pairing.tiles import visit_neighbors, visit_pairs
+from fastaniso.planning.plan import scatters_of
 from fastaniso.progress import Meter, Report
+from fastaniso.rows import Rows
 from fastaniso.scanning.checkpoint import Checkpoint
 from fastaniso.scanning.feed import blocks_on
 from fastaniso.sources import Source
@@ -30,10 +34,11 @@ class Passes:
     backend: str
     report: Report | None
 
-    def moments(self, *, gram: bool, invalid: str, block_rows: int) -> Moments | Gram:
+    def moments(self, *, gram: bool | str, invalid: str, block_rows: int) -> Moments | Gram:
         """One linear pass, file by file: a row that cannot be normalised is named by its place in its file."""
         dim = self.source.dim
-        empty: Moments | Gram = Gram.empty(dim) if gram else Moments.empty(dim)
+        raw, unit = (name in scatters_of(gram) for name in ("raw", "unit"))
+        empty: Moments | Gram = Gram.empty(dim, raw=raw, unit=unit) if gram else Moments.empty(dim)
         state = self.checkpoint.state("vectors", empty).to(self.device)
         seen = sum(stop - start for ranges in state.coverage.ranges.values() for start, stop in ranges)
         meter = Meter(self.report, "measuring", "rows", total=self.source.count, done=seen)
@@ -43,12 +48,22 @@ class Passes:
                     if _holds(state.coverage, name, block.start, block.stop):
                         continue
                     rows = block.load()
-                    one = ops.gram if gram else ops.moments
+                    one = partial(ops.gram, raw=raw, unit=unit) if gram else ops.moments
                     state = state.merge(one(rows, backend=self.backend, start=block.start, source=name))  # type: ignore[arg-type]  # both of one kind
                     self.checkpoint.keep("vectors", state)
                     meter.step(rows.count)
             dropped_rows(to_host(state.counts)[0], invalid, name=part.name)
         return state
+
+    def again(self, calls: Iterable[tuple[str, tuple[tuple[str, Any], ...]]], *, block_rows: int) -> dict[Any, Any]:
+        """What the functions of a second pass make of the rows, by their names and options."""
+        found = {}
+        for call in calls:
+            name, options = call
+            rows = _ReadAgain(self.source, self.device, block_rows, Meter(self.report, name, "rows"))
+            # A row that equals the mean is no mistake of the caller's.
+            found[call] = getattr(passes, name)(rows, **dict(options), backend=self.backend, invalid="omit")
+        return found
 
     def pairs(
         self, *, bins: int, thresholds: tuple[float, ...], uniformity_t: tuple[float, ...], block_rows: int
@@ -82,6 +97,36 @@ class Passes:
             self.checkpoint.keep(stage, state)
             meter.step(_visited(state) // counted - meter.done)
         return state
+
+
+@dataclass(frozen=True)
+class _ReadAgain:
+    """The rows as ``fastaniso.rows.Blocks``: read ``block_rows`` at once, on the device, as often as asked."""
+
+    source: Source
+    device: torch.device
+    block_rows: int
+    meter: Meter
+
+    @property
+    def count(self) -> int:
+        return self.source.count
+
+    @property
+    def dim(self) -> int:
+        return self.source.dim
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.source.dtype
+
+    def blocks(self, size: int) -> Iterator[tuple[int, Rows]]:
+        with blocks_on(self.device, self.source, self.block_rows) as blocks:
+            for block in blocks:
+                rows = block.load()
+                for offset, part in rows.blocks(size):
+                    yield block.start + offset, part
+                self.meter.step(rows.count)
 
 
 def _visited(state: Pairs | Neighbors) -> int:

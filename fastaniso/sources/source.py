@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastaniso.rows import DTYPES
+from fastaniso.rows import DTYPES, Rows
+
+_READ_BYTES = 16 << 20
+"""Read at once where smaller blocks are asked for: formats that decode a piece as a whole decode it once."""
 
 
 class Source(ABC):
@@ -38,6 +41,19 @@ class Source(ABC):
     def parts(self) -> Sequence[Source]:
         """The sources that this one is put together from: itself, where it is one file."""
         return (self,)
+
+    @property
+    def device(self) -> torch.device:
+        """Where blocks are read to."""
+        return torch.device("cpu")
+
+    def blocks(self, size: int) -> Iterator[tuple[int, Rows]]:
+        """All rows in blocks of at most ``size`` rows, each with the index of its first row."""
+        at_once = max(_READ_BYTES // (self.dim * self.dtype.itemsize), size)
+        for start in range(0, self.count, at_once):
+            read = Rows(self.rows(start, min(start + at_once, self.count))[None], None)
+            for offset, block in read.blocks(size):
+                yield start + offset, block
 
     @property
     def nbytes(self) -> int:

@@ -1,7 +1,8 @@
-"""Similarity within words, sentences and sequences, from sums by group."""
+"""Similarity within words, sentences and sequences, from sums by group; how much of a word one vector explains."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -9,6 +10,13 @@ from torch import Tensor
 
 from fastaniso.state import GroupMoments
 from fastaniso.statistics.cosine import ratio
+from fastaniso.statistics.second_pass import wide_rows
+
+
+def check_min_count(min_count: int, *, least: int = 2) -> None:
+    """Refuse what is no number of occurrences."""
+    if isinstance(min_count, bool) or not isinstance(min_count, int) or min_count < least:
+        raise ValueError(f"min_count: expected an int of at least {least}, got {min_count!r}")
 
 
 def some_groups(groups: GroupMoments, chosen: slice | Tensor) -> GroupMoments:
@@ -52,3 +60,29 @@ def between_instances(mean_sum: Tensor, mean_squares: Tensor, groups: int) -> Te
     """
     pairs = mean_sum.new_tensor(groups * (groups - 1))
     return ratio(mean_sum.dot(mean_sum) - mean_squares, pairs)
+
+
+def mev_of_groups(rows: Tensor, there: Tensor) -> Tensor:
+    """σ₁²/Σσ² of each of g groups of rows (g, most, d), of which some are ``there`` (g, most): (g,), float64.
+
+    From the products of the rows of a group with each other, which have the squares of its singular values.
+    """
+    wide = rows.double().masked_fill_(~there[:, :, None], 0)
+    # Divided by its largest entry, the share is the same, and squares stay within float64.
+    wide /= wide.abs().amax((1, 2), keepdim=True)
+    squares = torch.linalg.eigvalsh(wide @ wide.mT)
+    shares: Tensor = squares[:, -1] / squares.sum(1)
+    return shares
+
+
+def second_moments(blocks: Iterable[Tensor], dim: int, device: torch.device) -> Tensor:
+    """Eigenvalues of Σxxᵀ over rows in blocks (m, d), largest first: (d,), float64, of rows scaled by one number."""
+    total, largest = torch.zeros(dim, dim, dtype=torch.float64, device=device), torch.zeros((), device=device).double()
+    for block in blocks:
+        wide = wide_rows(block[None])
+        size = torch.maximum(largest, wide.abs().amax())
+        wide /= size
+        total = total * (largest / size).square() + wide.mT @ wide
+        largest = size
+    squares: Tensor = torch.linalg.eigvalsh(total)
+    return squares.clamp(min=0).flip(0)

@@ -30,7 +30,14 @@ def gram_of(
     check_invalid_option(invalid)
     rows = as_rows(hidden, mask, name=name)
     # The state of hidden is held beside that of other.
-    check_memory(rows, memory_limit, gram="unit" if unit else "raw", backend=backend, accumulate=name == "other")
+    check_memory(
+        rows,
+        memory_limit,
+        gram="unit" if unit else "raw",
+        backend=backend,
+        accumulate=name == "other",
+        remedy="pass fewer dimensions: second moments take O(d²)",
+    )
     return ops.gram(rows, raw=not unit, unit=unit, backend=backend)
 
 
