@@ -31,13 +31,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "transforms": {"rows", "state", "ops", "statistics", "result", "accumulator"},
     "models": set(),
-    "sources": {"rows"},
+    "sources": {"rows", "models"},  # models: the codes that say why a token is not measured
     "report": {"result"},
     "scanning": {
         *{"_version", "rows", "state", "ops", "statistics", "result", "planning", "accumulator"},
         *{"models", "sources", "report", "pairing", "progress", "functional"},
     },
     "runs": {"state", "statistics", "result", "scanning", "report"},
+    "probing": {"state", "statistics", "result", "accumulator"},
+    "integrations": {"probing", "rows", "ops", "state", "statistics", "result"},
     "doctor": {"_version", "ops", "rows", "state"},
     "cli": {"_version", "progress", "scanning", "runs", "doctor", "models", "sources", "statistics", "state"},
     "__main__": {"cli"},
