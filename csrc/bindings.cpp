@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "attention.h"
 #include "gram.h"
 #include "group_moments.h"
 #include "kernels.h"
@@ -38,6 +39,22 @@ struct PyRows : Rows {
              inner_stride * bytes_of(DType(dtype)),
              at<const uint8_t>(mask),
              DType(dtype)} {}
+};
+
+// A view of the caller's queries or keys, likewise.
+struct PyVectors : Vectors {
+  PyVectors(uintptr_t data, int dtype, int64_t batch, int64_t heads, int64_t length, int64_t dim, int64_t batch_stride,
+            int64_t head_stride, int64_t length_stride, uintptr_t mask)
+      : Vectors{at<const char>(data),
+                batch,
+                heads,
+                length,
+                dim,
+                batch_stride * bytes_of(DType(dtype)),
+                head_stride * bytes_of(DType(dtype)),
+                length_stride * bytes_of(DType(dtype)),
+                at<const uint8_t>(mask),
+                DType(dtype)} {}
 };
 
 template <class Run>
@@ -135,6 +152,28 @@ PYBIND11_MODULE(_cpu, m) {
           });
           write_counts(c, start, other_start, at<int64_t>(counts));
         });
+
+  py::class_<PyVectors>(m, "Vectors")
+      .def(py::init<uintptr_t, int, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, uintptr_t>());
+
+  m.def("attention", [](const PyVectors& queries, const PyVectors& keys, double scale, int64_t first, int64_t stop,
+                        int64_t bins, double low, double high, int64_t positions, int threads, uintptr_t counts,
+                        uintptr_t histogram, uintptr_t scores, uintptr_t rows, uintptr_t received, uintptr_t visible) {
+    const AttentionResults results{scale,
+                                   first,
+                                   stop,
+                                   bins,
+                                   low,
+                                   high,
+                                   positions,
+                                   at<int64_t>(counts),
+                                   at<int64_t>(histogram),
+                                   at<double>(scores),
+                                   at<double>(rows),
+                                   at<double>(received),
+                                   at<int64_t>(visible)};
+    run([&](Interrupt& i) { attention(queries, keys, results, threads, i); });
+  });
 
   m.def("isa", [] { return std::string(kernels().name); }, "The instruction set in use.");
   m.def("available_isas", &available_isas, "The instruction sets this CPU can run, best first.");

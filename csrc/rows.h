@@ -91,6 +91,33 @@ struct NeighborLists {
 };
 constexpr int64_t kLocks = 4096;
 
+constexpr int64_t kAttentionRows = 48;  // queries at a time at most; a multiple of every tile's rows
+
+// Some queries of one head and the keys of their sequence, both packed as panels [count / width][dim][width]: query i
+// sees the keys first[i]..stop[i] of those packed.
+struct AttentionBlock {
+  const void* queries;
+  const void* keys;
+  int64_t row_count, dim;
+  const int64_t *first, *stop;
+  double scale;
+  void* scores;    // (row_count up to whole tiles, stride), for the kernel to write to
+  int64_t stride;  // the keys that any of the queries sees, up to whole panels, and room for two vectors
+};
+
+// What was asked for of a head's attention, and, zero at first, what was found.
+struct AttentionSums {
+  int64_t bins, positions;
+  double low, high;
+
+  uint32_t* histogram;  // (bins + 2, kHistograms): scores below the range, in its bins, above it
+  double* received;     // (positions, and room for a vector)
+  int64_t* visible;     // (positions + 1): rows that begin to see a key there less those that do no longer
+  int64_t measured, keyless, nonfinite, lonely, scores;
+  double sum, square, least, largest;  // of scores; square is central, least and largest ±inf at first
+  double rows[5];                      // Σ entropy, Σ entropy / log(keys), Σ of the softmax's largest, median, least
+};
+
 struct Kernels {
   const char* name;
   // Columns in a panel, for float and for double products.
@@ -114,6 +141,10 @@ struct Kernels {
   // Visits the pairs of a block.
   void (*pairs[2])(const PairBlock&, PairSums&);
   void (*neighbors[2])(const PairBlock&, const NeighborLists& rows, const NeighborLists& others, int64_t k);
+  // Packs `count` vectors as they are into panels, whose last is filled up with zeros.
+  void (*pack_vectors[kDTypes])(const char* const* vectors, int64_t count, int64_t dim, void* panels);
+  // Adds the attention of a block's queries.
+  void (*attention[2])(const AttentionBlock&, AttentionSums&);
   // sums[j] += factor·Σ_k panel[k] over the columns of a panel; `sums` reaches to the end of the last panel.
   void (*add_columns[2])(const Panels&, int64_t panel, double factor, double* sums);
 };

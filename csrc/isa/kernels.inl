@@ -1,6 +1,7 @@
 // The table of one instruction set: the only symbol its file exports.
 #pragma once
 
+#include "attention.inl"
 #include "gram.inl"
 #include "group_moments.inl"
 #include "moments.inl"
@@ -21,6 +22,8 @@ const Kernels FASTANISO_KERNELS = {
     {pack_units<float>, pack_units<double>, pack_units<Half>, pack_units<BFloat>},
     {pairs<float>, pairs<double>},
     {neighbors<float>, neighbors<double>},
+    {pack_vectors<float>, pack_vectors<double>, pack_vectors<Half>, pack_vectors<BFloat>},
+    {attention<float>, attention<double>},
     {add_panel_columns<float>, add_panel_columns<double>},
 };
 

@@ -1,23 +1,12 @@
 // Histogram, moments, extrema and the like of a block's cosines, tile by tile.
 #pragma once
 
+#include "exp.inl"
+#include "lanes.inl"
 #include "pair_tiles.inl"
 
 namespace fastaniso {
 namespace {
-
-template <class T>
-struct IntLanes;
-template <>
-struct IntLanes<float> {
-  typedef int32_t Int;
-  typedef int32_t V __attribute__((vector_size(kBytes)));
-};
-template <>
-struct IntLanes<double> {
-  typedef int64_t Int;
-  typedef int64_t V __attribute__((vector_size(kBytes)));
-};
 
 // use(vector, keep) for each vector of the values; keep is all ones in lanes that hold one.
 template <class T, class Use>
@@ -33,38 +22,8 @@ FASTANISO_INLINE void for_each_vector(const T* values, int count, const Use& use
   use(load(values + i), keep);
 }
 
-template <class V, class IntV>
-FASTANISO_INLINE V masked(V v, IntV keep) {
-  return bits_as<V>(bits_as<IntV>(v) & keep);
-}
-
-template <class V>
-FASTANISO_INLINE bool any(V mask) {
-  uint64_t words[kBytes / 8], together = 0;
-  std::memcpy(words, &mask, sizeof words);
-  for (uint64_t word : words) together |= word;
-  return together != 0;
-}
-
 FASTANISO_INLINE VecF magnitude(VecF v) { return bits_as<VecF>(bits_as<VecU32>(v) & 0x7fffffffu); }
 FASTANISO_INLINE VecD magnitude(VecD v) { return v < 0 ? -v : v; }
-
-// e^x for −87 ≤ x ≤ 0 to two units in the last place: 2^n·e^r with |r| ≤ ½·ln 2, whose series ends after six terms.
-FASTANISO_INLINE VecF exp_of_negative(VecF x) {
-  constexpr float log2e = 1.44269504f, ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f, round = 0x1.8p23f;
-  const VecF least = VecF{} - 87.0f;
-  x = x < least ? least : x;
-  const VecF shifted = x * log2e + round, n = shifted - round;
-  const VecF r = x - n * ln2_high - n * ln2_low;
-  constexpr float terms[] = {1 / 120.0f, 1 / 24.0f, 1 / 6.0f, 0.5f, 1.0f, 1.0f};
-  VecF series = VecF{} + 1 / 720.0f;
-  for (const float term : terms) series = series * r + term;
-  return bits_as<VecF>(bits_as<VecU32>(series) + (bits_as<VecU32>(shifted) << 23));
-}
-FASTANISO_INLINE VecD exp_of_negative(VecD x) {
-  for (int lane = 0; lane < kBytes / 8; ++lane) x[lane] = std::exp(x[lane]);
-  return x;
-}
 
 // Bins of the last tile, counted one by one while the next tile's product keeps the vector units busy.
 template <class T>
@@ -84,7 +43,7 @@ FASTANISO_INLINE void find_bins(const T* cosines, int count, int64_t number, Pen
   typedef typename Compute<T>::V V;
   typedef typename IntLanes<T>::V IntV;
   constexpr int width = sizeof(V) / sizeof(T);
-  typedef uint16_t Narrow __attribute__((vector_size(width * 2)));
+  typedef typename IntLanes<T>::Narrow Narrow;
   const T half = T(number) / 2;
   for (int i = 0; i < count; i += width) {
     const IntV bin = __builtin_convertvector(load(cosines + i) * half + half, IntV);

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from fastaniso import _cpu
+from fastaniso.heads import key_span
 
 _DTYPE_CODES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 GRAM_ROWS: int = _cpu.GRAM_ROWS
@@ -141,6 +142,44 @@ def neighbors(
     return counts, cosines, indices, other_cosines, other_indices
 
 
+def attention(
+    queries: Tensor,
+    keys: Tensor,
+    query_mask: Tensor | None,
+    key_mask: Tensor | None,
+    scale: float,
+    causal: bool,
+    window: int | None,
+    bins: int,
+    low: float,
+    high: float,
+    positions: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The six tensors of :class:`fastaniso.state.Attention`."""
+    heads = queries.shape[1]
+    results = (
+        torch.empty(heads, 8, dtype=torch.int64),
+        torch.empty(heads, bins, dtype=torch.int64),
+        torch.empty(heads, 4, dtype=torch.float64),
+        torch.empty(heads, 5, dtype=torch.float64),
+        torch.empty(heads, positions, dtype=torch.float64),
+        torch.empty(heads, positions, dtype=torch.int64),
+    )
+    _cpu.attention(
+        _vectors(queries, query_mask),
+        _vectors(keys, key_mask),
+        scale,
+        *key_span(queries.shape[2], keys.shape[2], causal, window),
+        bins,
+        low,
+        high,
+        positions,
+        torch.get_num_threads(),
+        *(tensor.data_ptr() for tensor in results),
+    )
+    return results
+
+
 def isa() -> str:
     """The instruction set in use: the best of this CPU, or the one that ``FASTANISO_ISA`` names."""
     name: str = _cpu.isa()
@@ -175,6 +214,16 @@ def _rows(hidden: Tensor, mask: Tensor | None) -> _cpu.Rows:
         dim,
         outer_stride,
         inner_stride,
+        0 if mask is None else mask.data_ptr(),
+    )
+
+
+def _vectors(vectors: Tensor, mask: Tensor | None) -> _cpu.Vectors:
+    return _cpu.Vectors(
+        vectors.data_ptr(),
+        _DTYPE_CODES[vectors.dtype],
+        *vectors.shape,
+        *vectors.stride()[:3],
         0 if mask is None else mask.data_ptr(),
     )
 

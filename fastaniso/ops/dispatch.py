@@ -15,6 +15,7 @@ from fastaniso.state import Attention, Coverage, Gram, GroupMoments, Moments, Ne
 
 BACKENDS = ("auto", "triton", "cpu", "reference")
 PRECISIONS = ("exact", "fast")
+MAX_BINS = 8192
 _FAST = frozenset({"float32 rows, triton kernel, fast"})
 _PROVENANCE = {
     (dtype, backend): frozenset({f"{str(dtype).removeprefix('torch.')} rows, {backend} kernel"})
@@ -206,6 +207,7 @@ def attention(
     queries, keys = heads.queries, heads.keys
     name = resolve(backend, queries.device)
     key_span(queries.shape[2], keys.shape[2], causal, window)  # refuses what has no meaning
+    check_attention_options(bins, score_range, positions)
     scale = heads.dim**-0.5 if scale is None else float(scale)
     low, high = map(float, score_range)
     counts, histogram, scores, rows, received, visible = torch.ops.fastaniso.attention(
@@ -226,6 +228,17 @@ def attention(
         received=received,
         visible=visible,
     )
+
+
+def check_attention_options(bins: int, score_range: tuple[float, float], positions: int) -> None:
+    """Refuse a histogram that there cannot be, and a number of first keys that is none."""
+    if isinstance(bins, bool) or not isinstance(bins, int) or not 0 <= bins <= MAX_BINS:
+        raise ValueError(f"bins: expected a number from 0 to {MAX_BINS}, got {bins!r}")
+    low, high = score_range
+    if not -1e30 < low < high < 1e30:
+        raise ValueError(f"score_range: expected a lower and a higher score, got {score_range!r}")
+    if isinstance(positions, bool) or not isinstance(positions, int) or positions < 0:
+        raise ValueError(f"positions: expected a number of first keys, 0 or more, got {positions!r}")
 
 
 def checked_precision(precision: str) -> str:

@@ -1,0 +1,285 @@
+// What attention takes from its scores: those of some queries with all keys that they see lie in the second-level
+// cache, and row by row in the first, where they are read some four times over.
+#pragma once
+
+#include "exp.inl"
+#include "median.inl"
+#include "pair_tiles.inl"
+
+namespace fastaniso {
+namespace {
+
+constexpr int kStretch = 64;  // pairs of vectors that are summed in T before they are added in float64
+
+// use(x, y) for each pair of vectors of a row, flush() after each stretch of them. A row is followed by room for a
+// pair.
+template <class T, class Use, class Flush>
+FASTANISO_INLINE void for_each_two(const T* row, int64_t count, const Use& use, const Flush& flush) {
+  constexpr int width = kBytes / sizeof(T);
+  for (int64_t i = 0; i < count; flush()) {
+    const int64_t stop = count - i < kStretch * 2 * width ? count : i + kStretch * 2 * width;
+    for (; i < stop; i += 2 * width) use(load(row + i), load(row + i + width));
+  }
+}
+
+// What the vectors that hold the last scores hold beside them.
+template <class T>
+FASTANISO_INLINE void fill_up(T* row, int64_t count, T value) {
+  constexpr int width = kBytes / sizeof(T);
+  for (int v = 0; v < 2; ++v) store(row + count + v * width, typename Compute<T>::V{} + value);
+}
+
+template <class V>
+FASTANISO_INLINE double sum_in_double(V v) {
+  VecD wide = part_as_double(v, 0);
+  if constexpr (sizeof(v[0]) == 4) wide += part_as_double(v, 1);
+  return lane_sum(wide);
+}
+
+template <class T>
+struct RowSums {
+  double sum = 0, square = 0;  // of the scores about a pivot
+  T least, largest;
+};
+
+template <class T>
+FASTANISO_INLINE RowSums<T> sum_row(T* row, int64_t count, T pivot) {
+  typedef typename Compute<T>::V V;
+  constexpr int width = kBytes / sizeof(T);
+  RowSums<T> out;
+  fill_up(row, count, pivot);
+  V sum[2] = {}, square[2] = {}, least[2] = {V{} + pivot, V{} + pivot}, largest[2] = {V{} + pivot, V{} + pivot};
+  for_each_two(
+      row, count,
+      [&](V x, V y) {
+        const V both[2] = {x, y};
+        for (int v = 0; v < 2; ++v) {
+          const V d = both[v] - pivot;
+          sum[v] += d;
+          square[v] += d * d;
+          least[v] = both[v] < least[v] ? both[v] : least[v];
+          largest[v] = both[v] > largest[v] ? both[v] : largest[v];
+        }
+      },
+      [&] {
+        out.sum += sum_in_double(sum[0] + sum[1]);
+        out.square += sum_in_double(square[0] + square[1]);
+        for (int v = 0; v < 2; ++v) sum[v] = square[v] = V{};
+      });
+  out.least = out.largest = pivot;
+  for (int v = 0; v < 2; ++v) {
+    for (int lane = 0; lane < width; ++lane) {
+      if (least[v][lane] < out.least) out.least = least[v][lane];
+      if (largest[v][lane] > out.largest) out.largest = largest[v][lane];
+    }
+  }
+  return out;
+}
+
+// A row whose squares left the range of T: summed in float64; false if a score is NaN or infinite.
+template <class T>
+__attribute__((noinline)) bool settle_row(const T* row, int64_t count, double pivot, RowSums<T>& sums) {
+  sums.sum = sums.square = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    const double score = row[i], distance = score - pivot;
+    if (!(std::fabs(score) <= 1.7976931348623157e308)) return false;
+    sums.sum += distance;
+    sums.square += distance * distance;
+  }
+  return true;
+}
+
+// Bins are found a vector at a time and counted one by one.
+template <class T>
+FASTANISO_INLINE void count_bins(const T* row, int64_t count, AttentionSums& out) {
+  typedef typename Compute<T>::V V;
+  typedef typename IntLanes<T>::V IntV;
+  constexpr int width = kBytes / sizeof(T), at_once = 256;
+  typedef typename IntLanes<T>::Narrow Narrow;
+  const T bins = T(out.bins), per_score = T(out.bins / (out.high - out.low)), first = T(out.low);
+  const V low = V{} + T(out.low), high = V{} + T(out.high), one = V{} + 1, last = V{} + bins;
+  uint16_t places[at_once];
+  for (int64_t begin = 0; begin < count; begin += at_once) {
+    const int64_t number = count - begin < at_once ? count - begin : at_once;
+    for (int64_t i = 0; i < number; i += width) {
+      const V x = load(row + begin + i);
+      V place = (x - first) * per_score + one;
+      place = place < one ? one : place;
+      place = place > last ? last : place;
+      place = x < low ? V{} : place;
+      place = x > high ? last + one : place;
+      const IntV whole = __builtin_convertvector(place, IntV);
+      store(places + i, __builtin_convertvector(whole, Narrow));
+    }
+    for (int64_t i = 0; i < number; ++i) ++out.histogram[places[i] * kHistograms + i % kHistograms];
+  }
+}
+
+// e^(x − largest), 0 where that is no normal number, and how far x is below the largest.
+template <class V, class T>
+FASTANISO_INLINE V weight(V x, T largest, V& below) {
+  const V least = V{} + least_exponent<T>();
+  below = x - largest;
+  below = below < least ? least : below;
+  return masked(exp_in_range(below), below > least);
+}
+
+// Σ e^(x − largest) and Σ (x − largest)·e^(x − largest) of a row that is filled up with −inf.
+template <class T>
+FASTANISO_INLINE void sum_weights(const T* row, int64_t count, T largest, double& total, double& weighted) {
+  typedef typename Compute<T>::V V;
+  V sum[2] = {}, product[2] = {};
+  total = weighted = 0;
+  for_each_two(
+      row, count,
+      [&](V x, V y) {
+        const V both[2] = {x, y};
+        for (int v = 0; v < 2; ++v) {
+          V below;
+          const V e = weight(both[v], largest, below);
+          sum[v] += e;
+          product[v] += below * e;
+        }
+      },
+      [&] {
+        total += sum_in_double(sum[0] + sum[1]);
+        weighted += sum_in_double(product[0] + product[1]);
+        for (int v = 0; v < 2; ++v) sum[v] = product[v] = V{};
+      });
+}
+
+// Adds one query's row to the sums: its `count` keys from `first` on.
+template <class T>
+FASTANISO_INLINE void add_row(T* row, int64_t first, int64_t count, AttentionSums& out) {
+  typedef typename Compute<T>::V V;
+  constexpr int width = kBytes / sizeof(T);
+  constexpr T infinity = T(__builtin_inf());
+  const T pivot = row[count / 2];  // in the middle: the first keys' scores are often unlike all others
+  RowSums<T> sums = sum_row(row, count, pivot);
+  if (!(sums.square <= 1.7976931348623157e308) && !settle_row(row, count, pivot, sums)) {
+    ++out.nonfinite;
+    return;
+  }
+  if (out.bins) count_bins(row, count, out);
+
+  fill_up(row, count, -infinity);
+  double total, weighted;
+  sum_weights(row, count, sums.largest, total, weighted);
+  const T share = T(1 / total);
+  const int64_t seen = first + count < out.positions ? count : out.positions - first;  // of the first keys
+  for (int64_t i = 0; i < seen; i += width) {
+    V below;
+    add_to(out.received + first + i, weight(load(row + i), sums.largest, below) * share);
+  }
+  out.visible[first < out.positions ? first : out.positions] += 1;
+  out.visible[first + count < out.positions ? first + count : out.positions] -= 1;
+
+  fill_up(row, count, infinity);
+  const double number = double(count), mean = sums.sum / number, spread = sums.square - sums.sum * mean;
+  const double deviation = spread > 0 ? std::sqrt(spread / number) : 0;
+  T middle[2];
+  middle_two(row, count, T(pivot + mean), T(deviation), sums.least, sums.largest, middle);
+  const auto softmax = [&](T score) { return std::exp(double(score) - double(sums.largest)) / total; };
+  double entropy = std::log(total) - weighted / total;
+  entropy = entropy > 0 ? entropy : 0;
+  out.rows[0] += entropy;
+  out.rows[1] += count > 1 ? entropy / std::log(number) : 0;
+  out.rows[2] += 1 / total;
+  out.rows[3] += (softmax(middle[0]) + softmax(middle[1])) / 2;
+  out.rows[4] += softmax(sums.least);
+
+  // Chan, Golub & LeVeque: central squares of the row and of those before about the mean of both.
+  const double before = double(out.scores);
+  const double apart = before > 0 ? pivot + mean - out.sum / before : 0;
+  out.square += (spread > 0 ? spread : 0) + apart * apart * before * number / (before + number);
+  out.sum += number * pivot + sums.sum;
+  if (sums.least < out.least) out.least = sums.least;
+  if (sums.largest > out.largest) out.largest = sums.largest;
+  out.measured += 1;
+  out.lonely += count == 1;
+  out.scores += count;
+}
+
+// Scores of one tile of queries with one panel of keys: scale·Σ_k a[k]·b[k].
+template <class T>
+FASTANISO_INLINE void score_tile(const T* a, const T* b, int64_t dim, T scale, T* to, int64_t stride) {
+  typedef typename Compute<T>::V V;
+  constexpr int width = kBytes / sizeof(T), panel = panel_width<T>(), height = tile_rows<T>();
+  for (int64_t k = 0; k < dim; k += kStepsInRegisters) {
+    const int64_t left = dim - k, steps = left < kStepsInRegisters ? left : kStepsInRegisters;
+    V sums[height][kPanelVectors] = {};
+    add_products(a + k * panel, b + k * panel, steps, sums, [](int64_t) {});
+    for (int i = 0; i < height; ++i) {
+      for (int v = 0; v < kPanelVectors; ++v) {
+        T* const at = to + i * stride + v * width;
+        V s = sums[i][v];
+        if (k > 0) s += load(at);
+        if (steps == left) s *= scale;
+        store(at, s);
+      }
+    }
+  }
+}
+
+template <class T>
+void attention(const AttentionBlock& block, AttentionSums& out) {
+  constexpr int panel = panel_width<T>(), height = tile_rows<T>(), tiles = int(kAttentionRows) / height;
+  static_assert(kAttentionRows % height == 0 && panel % height == 0);
+  // Keys that any row of a tile sees, and any of all.
+  int64_t from[tiles], until[tiles], first = INT64_MAX, stop = 0;
+  for (int64_t row = 0; row < block.row_count; ++row) {
+    const int64_t tile = row / height;
+    if (row % height == 0) {
+      from[tile] = INT64_MAX;
+      until[tile] = 0;
+    }
+    if (block.first[row] >= block.stop[row]) {
+      ++out.keyless;
+      continue;
+    }
+    from[tile] = block.first[row] < from[tile] ? block.first[row] : from[tile];
+    until[tile] = block.stop[row] > until[tile] ? block.stop[row] : until[tile];
+    first = from[tile] < first ? from[tile] : first;
+    stop = until[tile] > stop ? until[tile] : stop;
+  }
+  if (first >= stop) return;
+
+  first = first / panel * panel;
+  T* const scores = static_cast<T*>(block.scores);
+  const T* queries = static_cast<const T*>(block.queries);
+  for (int64_t key = first; key < stop; key += panel) {
+    const T* keys = static_cast<const T*>(block.keys) + key * block.dim;
+    for (int64_t row = 0; row < block.row_count; row += height) {
+      if (key + panel <= from[row / height] || key >= until[row / height]) continue;
+      score_tile(queries + row / panel * panel * block.dim + row % panel, keys, block.dim, T(block.scale),
+                 scores + row * block.stride + key - first, block.stride);
+    }
+  }
+  for (int64_t row = 0; row < block.row_count; ++row) {
+    const int64_t begin = block.first[row], count = block.stop[row] - begin;
+    if (count > 0) add_row(scores + row * block.stride + begin - first, begin, count, out);
+  }
+}
+
+// Copies vectors into panels [count / width][dim][width], the last filled up with zeros.
+template <class S>
+void pack_vectors(const char* const* vectors, int64_t count, int64_t dim, void* panels) {
+  typedef typename Compute<S>::T T;
+  typedef typename Compute<S>::V V;
+  constexpr int width = sizeof(V) / sizeof(T), panel = panel_width<T>();
+  for (int64_t r = 0; r < count; ++r) {
+    const S* vector = reinterpret_cast<const S*>(vectors[r]);
+    T* to = static_cast<T*>(panels) + r / panel * panel * dim + r % panel;
+    for (int64_t k = 0; k < dim; k += width) {
+      const int lanes = dim - k < width ? int(dim - k) : width;
+      const V x = lanes < width ? load_first(vector + k, lanes) : load(vector + k);
+      for (int i = 0; i < lanes; ++i) to[(k + i) * panel] = x[i];
+    }
+  }
+  const int64_t last = (count + panel - 1) / panel * panel;
+  for (int64_t r = count; r < last; ++r)
+    for (int64_t k = 0; k < dim; ++k) static_cast<T*>(panels)[(r / panel * dim + k) * panel + r % panel] = 0;
+}
+
+}  // namespace
+}  // namespace fastaniso
