@@ -15,6 +15,7 @@ from bench.harness import Row, interleave
 from bench.machine import use_threads
 from bench.options import Options, row
 from fastaniso.models import forward_arguments, load_model
+from fastaniso.models.loading import load_tokenizer
 from fastaniso.sources import Batch, as_texts, batches, chunks
 from fastaniso.sources.chunks import limited
 
@@ -33,7 +34,8 @@ def run(options: Options) -> list[Row]:
 
     disable_progress_bar()
     network: Any
-    network, tokenizer = load_model(Path(spec.origin).parent / "model", device="cpu", dtype=None)
+    folder = Path(spec.origin).parent / "model"
+    network, tokenizer = load_model(folder, device="cpu"), load_tokenizer(folder)
     network.eval()
     max_tokens = 300 if options.quick else TOKENS
     stream = functools.partial(_batches, tokenizer, max_tokens)

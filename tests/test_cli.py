@@ -288,9 +288,11 @@ def test_exit_130_interrupted(model: Path, tmp_path: Path) -> None:
     assert process.returncode == 130
     assert stdout == ""
     assert "fastaniso: interrupted" in stderr
-    assert "nothing was written" in stderr
+    assert "not complete" in stderr
     assert "Traceback" not in stderr
-    assert not (tmp_path / "out").exists()
+    kept = json.loads((tmp_path / "out" / "scan.json").read_text())
+    assert not kept["complete"]
+    assert kept["tokens"]["kept"] > 0
 
 
 def test_help_needs_no_transformers_rich_tables_or_matplotlib() -> None:

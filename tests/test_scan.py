@@ -69,8 +69,8 @@ def test_every_site_agrees_with_states_kept_whole(backend: str) -> None:
 def test_figures_do_not_depend_on_the_batch_size(family: str) -> None:
     one, many = scan(family, batch_size=1), scan(family, batch_size=7)
     assert one.tokens.kept == many.tokens.kept
-    assert one.tokens.padding == 0
-    assert many.tokens.padding > 0
+    assert "padding" not in one.tokens.dropped
+    assert many.tokens.dropped["padding"] > 0
     for a, b in zip(one.sites, many.sites, strict=True):
         assert a.description.mean_cosine == pytest.approx(b.description.mean_cosine, abs=1e-6)
         assert a.description.isoscore == pytest.approx(b.description.isoscore, rel=1e-4)
@@ -100,16 +100,17 @@ def test_counts_of_kept_and_dropped() -> None:
     words = sum(len(text.split()) for text in TEXTS)
     sequences = sum(math.ceil(len(text.split()) / 14) for text in TEXTS)
     counts = result.tokens
-    assert (counts.kept, counts.sequences, counts.special) == (words, sequences, 2 * sequences)
+    assert (counts.kept, counts.sequences, counts.dropped["special"]) == (words, sequences, 2 * sequences)
     d = result["block.0"].description
     assert d.n == words
-    assert d.dropped.masked == counts.special + counts.padding
+    assert result["block.0"].masked == counts.dropped
+    assert d.dropped.masked == sum(counts.dropped.values())
 
 
 def test_a_limit_of_tokens_is_exact_and_said() -> None:
     result = scan("bert", max_tokens=50)
     assert result.tokens.kept == result["block.1"].description.n == 50
-    assert result.tokens.over_limit > 0
+    assert result.tokens.dropped["over the limit"] > 0
     assert any("first tokens of the data" in note for note in result.notes)
     assert "over the limit" in str(result)
 
@@ -152,7 +153,7 @@ def test_a_model_without_attention_mask_is_never_padded() -> None:
 
     config = FNetConfig(vocab_size=tiny.VOCABULARY, hidden_size=32, num_hidden_layers=2, intermediate_size=48)
     result = fastaniso.scan(AutoModel.from_config(config), TEXTS, tokenizer=tiny.tokenizer(), max_length=16)
-    assert result.tokens.padding == 0
+    assert "padding" not in result.tokens.dropped
     assert any("takes no attention mask" in note for note in result.notes)
 
 

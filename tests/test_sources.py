@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import tiny
 
+from fastaniso.models.masks import MEASURED, SPECIAL, TEXT_REASONS, coded
 from fastaniso.sources import as_texts, batches, chunks
 from fastaniso.sources import texts as texts_module
 from fastaniso.sources.chunks import Chunk, limited
 
 
 def ids_of(sequences: list[Chunk]) -> list[int]:
-    return [token for chunk in sequences for token, keep in zip(chunk.ids, chunk.keep, strict=True) if keep]
+    return [t for chunk in sequences for t, code in zip(chunk.ids, chunk.codes, strict=True) if code == MEASURED]
 
 
 @pytest.fixture
@@ -86,15 +87,14 @@ def test_bytes_that_are_no_utf8_are_named(tmp_path: Path) -> None:
 def test_special_tokens_are_dropped_and_counted() -> None:
     (chunk,) = chunks(as_texts(["w5 w6 w7"]), tiny.tokenizer(), max_length=16)
     assert chunk.ids == [1, 5, 6, 7, 2]
-    assert chunk.keep == [False, True, True, True, False]
-    assert chunk.special == 2
+    assert chunk.codes == [SPECIAL, MEASURED, MEASURED, MEASURED, SPECIAL]
 
 
 def test_bos_is_dropped_wherever_the_tokenizer_puts_it() -> None:
     tokenizer = tiny.tokenizer(special=False)
     tokenizer.bos_token = "w9"
     (chunk,) = chunks(as_texts(["w9 w6 w7"]), tokenizer, max_length=16)
-    assert chunk.keep == [False, True, True]
+    assert chunk.codes == [SPECIAL, MEASURED, MEASURED]
 
 
 def test_a_tokenizer_in_python() -> None:
@@ -105,7 +105,7 @@ def test_a_tokenizer_in_python() -> None:
     text = "streaming bytes, one by one"
     found = list(chunks(as_texts([text]), tokenizer, max_length=10))
     assert tokenizer.decode(ids_of(found)) == text
-    assert all(chunk.ids[-1] == tokenizer.eos_token_id and chunk.special == 1 for chunk in found)
+    assert all(chunk.ids[-1] == tokenizer.eos_token_id and chunk.codes.count(SPECIAL) == 1 for chunk in found)
     assert max(len(chunk.ids) for chunk in found) == 10
 
 
@@ -125,15 +125,16 @@ def test_batches_pad_on_the_right_and_count_what_is_dropped() -> None:
     sequences = chunks(as_texts([tiny.words(n) for n in (3, 8, 5)]), tiny.tokenizer(), max_length=16)
     first, second = batches(limited(sequences, 14), batch_size=2, pad_id=0)
     assert first.ids.shape == (2, 10)
-    assert (first.kept, first.special, first.padding, first.over_limit) == (11, 4, 3, 2)
+    mask = coded(first.codes, TEXT_REASONS)
+    assert (first.kept, mask.kept) == (11, 11)
+    assert mask.dropped == {"special": 4, "padding": 3, "over the limit": 2}
     assert first.attention.sum() == 17
-    assert (first.attention.bool() | ~first.keep).all(), "what is kept is read"
-    assert int(first.keep.sum()) == first.kept
-    assert (second.kept, second.padding) == (3, 0)
+    assert (first.attention.bool() | ~mask.keep).all(), "what is kept is read"
+    assert (second.kept, coded(second.codes, TEXT_REASONS).dropped) == (3, {"special": 2})
 
 
 def test_without_padding_only_equal_lengths_share_a_batch() -> None:
     sequences = chunks(as_texts([tiny.words(n) for n in (3, 8, 3, 3, 8)]), tiny.tokenizer(), max_length=16)
     found = list(batches(sequences, batch_size=2, pad_id=None))
     assert [tuple(batch.ids.shape) for batch in found] == [(2, 10), (2, 5), (1, 5)]
-    assert sum(batch.padding for batch in found) == 0
+    assert all(batch.attention.all() for batch in found)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from fastaniso.cli.ending import BEYOND, FAILED, INTERRUPTED, MISSING, deliver, progress, reported
+from fastaniso.cli.ending import BEYOND, FAILED, INTERRUPTED, MISSING, deliver, keep_early, progress, reported
 from fastaniso.cli.machine import check_device, silence_transformers
 from fastaniso.cli.options import (
     Backend,
@@ -58,20 +58,34 @@ def _options(
 @app.command(epilog=_EXIT_CODES)
 def scan(
     model: Annotated[str, typer.Argument(help="A folder with a model, or a hub id.", metavar="MODEL")],
-    further: Annotated[
-        list[Path] | None, typer.Argument(hidden=True, metavar="FILE", exists=True, dir_okay=False)
-    ] = None,
+    further: Annotated[list[Path] | None, typer.Argument(hidden=True, metavar="FILE", exists=True)] = None,
     text: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE...", exists=True, dir_okay=False, help="Plain text, or .jsonl; one or several."),
+        typer.Option(metavar="FILE...", exists=True, help="Plain text, .jsonl, .parquet; one or several, or a folder."),
     ] = None,
-    field: Annotated[str, typer.Option(help="Field of a .jsonl record that holds its text.")] = "text",
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR...", exists=True, help="Images, or folders of them, for a model of images."),
+    ] = None,
+    sounds: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR...", exists=True, help="wav, flac, … or folders of them, for a model of sounds."),
+    ] = None,
+    field: Annotated[
+        str, typer.Option(help="Field of a .jsonl record, or column of a table, that holds text.")
+    ] = "text",
     max_length: Annotated[
         int | None, typer.Option(min=1, help="Tokens a sequence: 128, or with --chunk-words at most 512.")
     ] = None,
     chunk_words: Annotated[int | None, typer.Option(min=1, help="Cut the text into runs of so many words.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Sequences a forward pass.")] = 32,
-    max_tokens: Annotated[int | None, typer.Option(min=1, help="Stop after so many kept tokens.")] = None,
+    max_seconds: Annotated[
+        float | None, typer.Option(min=0, help="Seconds of a clip: 10, or what the model reads.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Sequences or images (32) or clips (8) a forward pass.")
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Stop after so many kept tokens of text.")] = None,
+    max_items: Annotated[int | None, typer.Option(min=1, help="Stop after so many images or clips.")] = None,
     gram: GramOption = True,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default a GPU if there is one.")] = None,
     dtype: Annotated[Dtype, typer.Option(help="Dtype of the model; auto: the checkpoint's.")] = Dtype.float32,
@@ -83,36 +97,50 @@ def scan(
     quiet: QuietOption = False,
     debug: DebugOption = False,
 ) -> None:
-    """Describe the hidden states of a text model at every layer, over real text.
+    """Describe the hidden states of a model at every layer, over real text, images or sounds.
 
-    Padding and special tokens are left out. Exact over all ordered pairs of kept tokens.
+    Padding, special tokens, class and register tokens and padded frames are left out. Exact over all ordered pairs of
+    kept positions. What ends early keeps what was measured, under --out.
     """
-    files = [*(text or ()), *(further or ())]
-    if not files:
-        raise typer.BadParameter("name at least one text file", param_hint="--text")
+    given = {kind: paths for kind, paths in (("text", text), ("images", images), ("sounds", sounds)) if paths}
+    if len(given) != 1:
+        raise typer.BadParameter("name data of one kind", param_hint="--text, --images or --sounds")
+    ((kind, paths),) = given.items()
+    paths = [*paths, *(further or ())]
     with reported(debug) as last:
+        from fastaniso.scanning import ScanInterrupted, ScanStoppedError
         from fastaniso.scanning import scan as run
+        from fastaniso.sources import as_images, as_sounds
 
         if quiet:
             silence_transformers()
         check_device(device)
+        early: ScanInterrupted | ScanStoppedError | None = None
+        data = as_images(paths) if kind == "images" else as_sounds(paths) if kind == "sounds" else paths
         with progress(quiet, last) as report:
-            result = run(
-                model,
-                files,
-                field=field,
-                max_length=max_length,
-                chunk_words=chunk_words,
-                batch_size=batch_size,
-                max_tokens=max_tokens,
-                gram=gram,
-                device=device,
-                dtype=dtype.value,
-                backend=backend.value,
-                invalid="omit" if omit_invalid else "raise",
-                memory_limit=memory_limit,
-                progress=report,
-            )
+            try:
+                result = run(
+                    model,
+                    data,
+                    field=field,
+                    max_length=max_length,
+                    chunk_words=chunk_words,
+                    max_seconds=max_seconds or None,
+                    batch_size=batch_size,
+                    max_tokens=max_tokens,
+                    max_items=max_items,
+                    gram=gram,
+                    device=device,
+                    dtype=dtype.value,
+                    backend=backend.value,
+                    invalid="omit" if omit_invalid else "raise",
+                    memory_limit=memory_limit,
+                    progress=report,
+                )
+            except (ScanInterrupted, ScanStoppedError) as stopped:
+                early = stopped
+        if early is not None:
+            keep_early(early, out)
         deliver(result, out, json)
 
 
@@ -128,6 +156,10 @@ def measure(
     ],
     tensor: Annotated[str | None, typer.Option(help="Name of the tensor, where a file holds several.")] = None,
     column: Annotated[str | None, typer.Option(help="Name of the column, where a table holds several.")] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Also this metric of docs/metrics.md, or all of one and two passes; repeat."),
+    ] = None,
     gram: GramOption = True,
     pairs: Annotated[
         bool, typer.Option("--pairs", help="Also histogram, quantiles, extrema and shape over all pairs, O(n²).")
@@ -170,6 +202,7 @@ def measure(
                 paths,
                 tensor=tensor,
                 column=column,
+                metrics="all" if metric == ["all"] else metric,
                 gram=gram,
                 pairs=pairs,
                 bins=bins,

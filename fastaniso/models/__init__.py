@@ -1,4 +1,4 @@
-"""Text models: loading them, finding their blocks by structure, and reading the hidden states as they pass."""
+"""Models: loading them, finding their blocks by structure, reading the hidden states as they pass, and their masks."""
 
 from fastaniso.models.inputs import forward_arguments
 from fastaniso.models.loading import ModelNotFoundError, load_model

@@ -1,19 +1,23 @@
-"""Find the stacks of blocks of any Transformer by structure, never by a path that a release may change.
+"""Find the stacks of blocks of any model by structure, never by a path that a release may change.
 
-A stack is an outermost ``ModuleList`` whose members pass one state on: each takes a ``[sequences, tokens, d]`` tensor
+A stack is an outermost ``ModuleList`` whose members pass one state on: each takes a ``[items, positions, d]`` tensor
 and gives one of the same shape, which the next takes. That cannot be read off the modules alone, so one short forward
 pass is watched. The watch also counts how often shared blocks are called (ALBERT) and finds the final norm: the norm
-outside of the blocks that takes the last block's output.
+outside of the blocks that takes the last block's output. A model without such a stack may still pass feature maps on
+(``convolutional``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from fastaniso.models.convolutional import map_chains
+from fastaniso.models.watching import Chain, watched
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,8 @@ class Stack:
 
     ``prefix`` goes before the names of the sites (``"encoder."`` in an encoder–decoder, else usually empty);
     ``depth`` counts block calls in one forward pass, which is more than ``len(blocks)`` where blocks are shared.
+    ``shape`` is that of the last state in the watched pass, ``(items, positions, d)``, or of feature maps
+    ``(items, channels, height, width)``, which may differ from block to block; ``dim`` is the widest row of a site.
     """
 
     prefix: str
@@ -30,6 +36,17 @@ class Stack:
     depth: int
     dim: int
     final_norm: nn.Module | None
+    shape: tuple[int, ...]
+
+    @property
+    def maps(self) -> bool:
+        """Whether the states are feature maps, whose positions are height × width and whose rows are channels."""
+        return len(self.shape) == 4
+
+    @property
+    def positions(self) -> int:
+        """Positions of the last state of one item in the watched pass."""
+        return self.shape[2] * self.shape[3] if self.maps else self.shape[1]
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -61,121 +78,68 @@ class Anatomy:
             if stack.final_norm is not None
         }
 
-
-@dataclass
-class _Trace:
-    """What the members of one ModuleList took and gave, in the order of the calls."""
-
-    path: str
-    members: tuple[nn.Module, ...]
-    taken: list[Tensor | None] = field(default_factory=list)
-    given: list[Tensor | None] = field(default_factory=list)
-
-    def passes_one_state(self) -> bool:
-        """Every call keeps the shape, and at least half of the calls take what the call before gave.
-
-        Half, because some models change the state between two blocks (DeBERTa's convolution after the first).
-        """
-        pairs = list(zip(self.taken, self.given, strict=True))
-        if not pairs or any(x is None or y is None or x.shape != y.shape for x, y in pairs):
-            return False
-        chained = sum(_same(given, taken) for given, taken in zip(self.given[:-1], self.taken[1:], strict=True))
-        return 2 * chained >= len(pairs) - 1
+    def without(self, reasons: dict[Stack, str]) -> Anatomy:
+        """The anatomy less some stacks, each with the reason."""
+        said = (f"{stack.path}: {reason}" for stack, reason in reasons.items())
+        return Anatomy(tuple(s for s in self.stacks if s not in reasons), (*self.left_out, *said))
 
 
-def find_stacks(model: nn.Module, forward: Callable[[], Any], *, tokens: torch.Size) -> Anatomy:
-    """Find the stacks of ``model`` by watching ``forward()``, one pass over ids of shape ``tokens``."""
-    traces = [
-        _Trace(path, tuple(module))
+def find_stacks(model: nn.Module, forward: Callable[[], Any], *, tokens: torch.Size | None = None) -> Anatomy:
+    """Find the stacks of ``model`` by watching ``forward()``, one pass over little data.
+
+    ``tokens`` (items, positions) leaves out the stacks whose positions are others. Raises ``ValueError`` where nothing
+    is found.
+    """
+    lists = [
+        Chain(path, tuple(module), dims=3)
         for path, module in model.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) and all(any(m.children()) for m in module)
     ]
-    norms: list[tuple[nn.Module, Tensor | None]] = []
-    handles = []
-    try:
-        for trace in traces:
-            for member in dict.fromkeys(trace.members):
-                handles.append(member.register_forward_hook(_record(trace), with_kwargs=True))
-        for module in model.modules():
-            if "norm" in type(module).__name__.lower():
-                handles.append(
-                    module.register_forward_hook(
-                        lambda m, args, kwargs, _: norms.append((m, taken_state(args, kwargs))), with_kwargs=True
-                    )
-                )
-        with torch.no_grad():
-            forward()
-    finally:
-        for handle in handles:
-            handle.remove()
-    outermost: list[_Trace] = []
-    inside: set[nn.Module] = set()
-    for trace in traces:  # named_modules() gives a parent before its children
-        if trace.passes_one_state() and not inside.intersection(trace.members):
-            outermost.append(trace)
-            inside.update(module for member in trace.members for module in member.modules())
-    readable = [trace for trace in outermost if _state_shape(trace)[:2] == tokens]
-    if not readable:
+    maps = map_chains(model)
+    with torch.no_grad(), watched(model, [*lists, *(chain for rank in maps for chain in rank)]):
+        forward()
+    found = _outermost([chain for chain in lists if chain.keeps_shape and chain.is_one])
+    for rank in maps:
+        found = found or _outermost([chain for chain in rank if chain.is_one and chain.calls > 1])
+    fitting = [chain for chain in found if tokens is None or chain.shape[:2] == tuple(tokens)]
+    if not fitting:
+        assert tokens is not None or not found
         raise ValueError(
             f"model: found no stack of blocks in {type(model).__name__}: expected a ModuleList whose members pass on a "
-            f"[sequences, tokens, d] state; " + (_left_out(outermost[0], tokens) if outermost else "it has none")
+            "[items, positions, d] state, or modules in a row that pass on [items, channels, height, width] maps; "
+            + (_left_out(found[0], tokens) if tokens is not None and found else "it has none")
         )
-    prefixes = _prefixes([trace.path for trace in readable])
+    inside = {module for chain in found for member in chain.members for module in member.modules()}
     stacks = tuple(
         Stack(
             prefix=prefix,
-            path=trace.path,
-            blocks=tuple(dict.fromkeys(trace.members)),
-            depth=len(trace.given),
-            dim=_state_shape(trace)[2],
-            final_norm=next((n for n, x in norms if n not in inside and _same(x, trace.given[-1])), None),
+            path=chain.path or type(model).__name__,
+            blocks=tuple(dict.fromkeys(chain.members)),
+            depth=chain.calls,
+            dim=chain.widest,
+            final_norm=next((norm for norm in chain.norms if norm not in inside), None),
+            shape=chain.shape,
         )
-        for prefix, trace in zip(prefixes, readable, strict=True)
+        for prefix, chain in zip(_prefixes([chain.path for chain in fitting]), fitting, strict=True)
     )
-    return Anatomy(stacks, tuple(_left_out(trace, tokens) for trace in outermost if trace not in readable))
+    left_out = () if tokens is None else (_left_out(chain, tokens) for chain in found if chain not in fitting)
+    return Anatomy(stacks, tuple(left_out))
 
 
-def given_state(output: Any) -> Any:
-    """The hidden state that a block gave: a tensor (transformers 5), or the first of a tuple (transformers 4)."""
-    return output[0] if isinstance(output, tuple) and output else output
+def _outermost(chains: Sequence[Chain]) -> list[Chain]:
+    """Those that lie in no other; ``named_modules()`` gave a parent before its children."""
+    outermost: list[Chain] = []
+    inside: set[nn.Module] = set()
+    for chain in chains:
+        if not inside.intersection(chain.members):
+            outermost.append(chain)
+            inside.update(module for member in chain.members for module in member.modules())
+    return outermost
 
 
-def taken_state(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
-    """The hidden state that a module took: its first floating-point tensor of three axes."""
-    for value in (*args, *kwargs.values()):
-        if _is_state(value):
-            assert isinstance(value, Tensor)
-            return value
-    return None
-
-
-def _is_state(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.dim() == 3 and value.is_floating_point()
-
-
-def _record(trace: _Trace) -> Callable[..., None]:
-    def record(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        given = given_state(output)
-        trace.taken.append(taken_state(args, kwargs))
-        trace.given.append(given if _is_state(given) else None)
-
-    return record
-
-
-def _same(a: Tensor | None, b: Tensor | None) -> bool:
-    """Whether two tensors are the same state: the trace keeps all of them alive, so no address is used twice."""
-    return a is not None and b is not None and a.data_ptr() == b.data_ptr() and a.shape == b.shape
-
-
-def _state_shape(trace: _Trace) -> torch.Size:
-    state = trace.given[-1]
-    assert state is not None
-    return state.shape
-
-
-def _left_out(trace: _Trace, tokens: torch.Size) -> str:
+def _left_out(chain: Chain, tokens: torch.Size) -> str:
     return (
-        f"{trace.path} passes states of shape {tuple(_state_shape(trace))} for ids of shape {tuple(tokens)}: "
+        f"{chain.path} passes states of shape {chain.shape} for ids of shape {tuple(tokens)}: "
         "its positions are not the tokens, so no mask fits them"
     )
 

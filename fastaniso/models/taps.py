@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fastaniso.models.stacks import Stack, given_state, taken_state
+from fastaniso.models.stacks import Stack
+from fastaniso.models.watching import given_state, taken_state
 
 Receive = Callable[[str, Tensor], None]
 
@@ -60,7 +61,7 @@ class _StackTap:
 
     def _before(self, block: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._calls == 0:
-            state = taken_state(args, kwargs)
+            state = taken_state(args, kwargs, len(self._stack.shape))
             assert state is not None  # find_stacks took no stack whose blocks take no state
             self._receive(f"{self._stack.prefix}embedding", state)
 

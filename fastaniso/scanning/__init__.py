@@ -1,4 +1,4 @@
-"""The main job: read a model's hidden states over a text, or vectors from where they are stored, and describe them."""
+"""The main job: read a model's hidden states over data, or vectors from where they are stored, and describe them."""
 
 from fastaniso.progress import Progress
 from fastaniso.scanning.checkpoint import Checkpoint, MeasureInterrupted
@@ -6,13 +6,16 @@ from fastaniso.scanning.measure import measure
 from fastaniso.scanning.measured import MeasureResult
 from fastaniso.scanning.result import ScanResult, SiteResult, TokenCounts
 from fastaniso.scanning.scan import scan
+from fastaniso.scanning.stopped import ScanInterrupted, ScanStoppedError
 
 __all__ = [
     "Checkpoint",
     "MeasureInterrupted",
     "MeasureResult",
     "Progress",
+    "ScanInterrupted",
     "ScanResult",
+    "ScanStoppedError",
     "SiteResult",
     "TokenCounts",
     "measure",

@@ -11,8 +11,8 @@ from torch import nn
 from fastaniso._version import __version__
 
 
-def model_provenance(model: nn.Module, tokenizer: Any) -> dict[str, Any]:
-    """Class, revision, dtype and device of the model, and its tokenizer."""
+def model_provenance(model: nn.Module) -> dict[str, Any]:
+    """Class, revision, dtype and device of the model."""
     parameter = next(model.parameters())
     config = getattr(model, "config", None)
     return {
@@ -22,14 +22,13 @@ def model_provenance(model: nn.Module, tokenizer: Any) -> dict[str, Any]:
         "attention": getattr(config, "_attn_implementation", None),
         "dtype": str(parameter.dtype).removeprefix("torch."),
         "device": str(parameter.device),
-        "tokenizer": f"{type(tokenizer).__name__} of {getattr(tokenizer, 'name_or_path', '') or 'no name'}",
     }
 
 
 def versions() -> dict[str, str]:
     """Versions of what the figures depend on."""
     found = {"fastaniso": __version__, "python": platform.python_version()}
-    for package in ("torch", "transformers", "tokenizers", "safetensors", "numpy"):
+    for package in ("torch", "transformers", "tokenizers", "safetensors", "numpy", "pillow", "soundfile", "soxr"):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -23,21 +23,28 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class TokenCounts:
-    """Positions by what became of them: measured, or dropped as special, padding, or beyond ``max_tokens``."""
+    """Positions of the first stack by what became of them, and what they came in.
+
+    ``unit`` is what a position is called (tokens, frames, patches, positions) and ``item`` what a sequence of them is
+    (sequences, clips, images). ``dropped`` are positions left out, by reason (special tokens, padding, …); ``skipped``
+    are items left out whole, by reason (unreadable, silent, …). ``limited``: the data went on.
+    """
 
     kept: int
-    special: int
-    padding: int
-    over_limit: int
+    dropped: Mapping[str, int]
     sequences: int
     batches: int
     limited: bool
+    skipped: Mapping[str, int]
+    unit: str = "tokens"
+    item: str = "sequences"
 
 
 @dataclass(frozen=True)
 class SiteResult:
     """One site. ``same_as`` names the site whose very state this is (what goes into a final norm), else None.
 
+    ``masked`` are the positions that were left out, by reason: stacks may have positions of their own.
     In ``description`` the groups are the sequences: ``within_groups`` is the mean cosine of two tokens of one
     sequence, ``between_groups`` of tokens of two.
     """
@@ -45,6 +52,7 @@ class SiteResult:
     site: str
     same_as: str | None
     description: Description
+    masked: Mapping[str, int]
 
     @property
     def within_sequence(self) -> float:
@@ -68,12 +76,15 @@ class SiteResult:
         content["sequences"] = content.pop("groups")
         # Said once for all sites.
         del content["conventions"], content["notes"], content["version"]
-        return {"site": self.site, "same_as": self.same_as, **content}
+        return {"site": self.site, "same_as": self.same_as, "masked": dict(self.masked), **content}
 
 
 @dataclass(frozen=True, eq=False)
 class ScanResult:
-    """A model's hidden states over a text, site by site; exact over all ordered pairs of kept tokens."""
+    """A model's hidden states over data, site by site; exact over all ordered pairs of kept positions.
+
+    ``complete`` is False where the scan ended early: then later sites may lack rows of the last batch.
+    """
 
     model: str
     data: str
@@ -81,6 +92,7 @@ class ScanResult:
     sites: tuple[SiteResult, ...]
     notes: tuple[str, ...]
     seconds: float
+    complete: bool
     provenance: Mapping[str, Any] = field(repr=False)
     states: Mapping[str, Moments | Gram] = field(repr=False)
 
@@ -120,6 +132,7 @@ class ScanResult:
             "drift_correlation": self.drift_correlation,
             "notes": list(self.notes),
             "seconds": self.seconds,
+            "complete": self.complete,
             "provenance": dict(self.provenance),
             "conventions": {
                 **self.sites[0].description.conventions,

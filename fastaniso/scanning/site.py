@@ -41,8 +41,13 @@ class SiteAccumulator:
         """The state over all tokens."""
         return self._rows.state
 
-    def describe(self, sequences: int) -> Description:
-        """All statistics, the sequences as groups: within one sequence, and between tokens of two."""
+    def describe(self, sequences: int, *, partial: bool = False) -> Description:
+        """All statistics, the sequences as groups: within one sequence, and between tokens of two.
+
+        ``partial`` leaves out rows that cannot be normalised whatever ``invalid`` says.
+        """
+        if partial:
+            self._rows.invalid = "omit"
         description = self._rows.result()
         assert self._within is not None
         within, total = to_host(self._within, cosine.sum_and_pairs(self.state))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from fastaniso.result import Description
@@ -43,22 +44,23 @@ def scan_table(result: ScanResult) -> str:
 
 
 def _above(result: ScanResult) -> list[str]:
-    tokens = result.tokens
-    dropped = [
-        f"{count:,} {reason}"
-        for count, reason in (
-            (tokens.special, "special"),
-            (tokens.padding, "padding"),
-            (tokens.over_limit, "over the limit"),
-        )
-        if count
-    ]
-    made = result.provenance
+    tokens, made = result.tokens, result.provenance
+    most = f" of at most {made['max_length']}" if made.get("max_length") else ""
+    dropped, skipped = (
+        ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
+        for counts in (tokens.dropped, tokens.skipped)
+    )
     return [
         f"{result.model} ({made['model_class']}, {made['dtype']}, {made['device']}) on {result.data}",
-        f"{tokens.kept:,} tokens in {tokens.sequences:,} sequences of at most {made['max_length']}; "
-        f"dropped: {', '.join(dropped) or 'none'}; {tokens.kept / max(result.seconds, 1e-9):,.0f} tokens/s",
+        f"{tokens.kept:,} {tokens.unit} in {tokens.sequences:,} {tokens.item}{most}; dropped: {dropped or 'none'}; "
+        + (f"{tokens.item} skipped: {skipped}; " if skipped else "")
+        + f"{tokens.kept / max(result.seconds, 1e-9):,.0f} {tokens.unit}/s",
+        *(() if result.complete else ("NOT COMPLETE: the scan ended early",)),
     ]
+
+
+def _counted(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
 
 
 def _below(result: ScanResult) -> list[str]:

@@ -9,6 +9,7 @@ from itertools import groupby, islice
 import torch
 from torch import Tensor
 
+from fastaniso.models.masks import MEASURED, PADDING
 from fastaniso.sources.chunks import Chunk
 
 WINDOW = 16
@@ -17,27 +18,24 @@ WINDOW = 16
 
 @dataclass(frozen=True)
 class Batch:
-    """``ids``, ``attention`` (int64) and ``keep`` (bool), each (sequences, tokens), and what was not kept and why."""
+    """``ids`` and ``attention`` (int64) and ``codes`` (int8: measured, or why not), each (sequences, tokens)."""
 
     ids: Tensor
     attention: Tensor
-    keep: Tensor
-    kept: int
-    special: int
-    padding: int
-    over_limit: int
+    codes: Tensor
     bytes: float
 
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on another device."""
-        ids, attention, keep = (t.to(device, non_blocking=True) for t in (self.ids, self.attention, self.keep))
-        return Batch(ids, attention, keep, self.kept, self.special, self.padding, self.over_limit, self.bytes)
+    @property
+    def kept(self) -> int:
+        """Tokens that will be measured."""
+        return int((self.codes == MEASURED).sum())
 
 
-def batches(chunks: Iterable[Chunk], *, batch_size: int, pad_id: int | None) -> Iterator[Batch]:
+def batches(chunks: Iterable[Chunk], *, batch_size: int, pad_id: int | None, multiple_of: int = 1) -> Iterator[Batch]:
     """Batches of up to ``batch_size`` sequences, padded on the right; ``pad_id=None`` batches equal lengths only.
 
     Sorting in windows makes padding rare while the text still streams; the same text gives the same batches.
+    ``multiple_of`` pads further, for models that read so many tokens at a time.
     """
     stream = iter(chunks)
     while window := list(islice(stream, WINDOW * batch_size)):
@@ -45,26 +43,20 @@ def batches(chunks: Iterable[Chunk], *, batch_size: int, pad_id: int | None) -> 
         runs = [window] if pad_id is not None else [list(run) for _, run in groupby(window, lambda c: len(c.ids))]
         for run in runs:
             for start in range(0, len(run), batch_size):
-                yield _pad(run[start : start + batch_size], pad_id or 0)
+                yield _pad(run[start : start + batch_size], pad_id or 0, multiple_of)
 
 
-def _pad(chunks: list[Chunk], pad_id: int) -> Batch:
-    length = max(len(chunk.ids) for chunk in chunks)
-    ids, attention, keep = [], [], []
+def _pad(chunks: list[Chunk], pad_id: int, multiple_of: int) -> Batch:
+    length = -(-max(len(chunk.ids) for chunk in chunks) // multiple_of) * multiple_of
+    ids, attention, codes = [], [], []
     for chunk in chunks:
         missing = length - len(chunk.ids)
         ids.append(chunk.ids + [pad_id] * missing)
         attention.append([1] * len(chunk.ids) + [0] * missing)
-        keep.append(chunk.keep + [False] * missing)
-    read = sum(len(chunk.ids) for chunk in chunks)
-    kept, special = sum(chunk.kept for chunk in chunks), sum(chunk.special for chunk in chunks)
+        codes.append(chunk.codes + [PADDING] * missing)
     return Batch(
         ids=torch.tensor(ids, dtype=torch.int64),
         attention=torch.tensor(attention, dtype=torch.int64),
-        keep=torch.tensor(keep, dtype=torch.bool),
-        kept=kept,
-        special=special,
-        padding=length * len(chunks) - read,
-        over_limit=read - kept - special,
+        codes=torch.tensor(codes, dtype=torch.int8),
         bytes=sum(chunk.bytes for chunk in chunks),
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from fastaniso.models.masks import MEASURED, OVER_LIMIT, SPECIAL
 from fastaniso.sources.texts import Text
 
 TOGETHER = 1 << 18
@@ -14,17 +15,16 @@ TOGETHER = 1 << 18
 
 @dataclass(frozen=True)
 class Chunk:
-    """One sequence: its ids, which of them are kept (False: special, or over the limit), and its share of the bytes."""
+    """One sequence: its ids, of each whether it is measured, special or over the limit, and its share of the bytes."""
 
     ids: list[int]
-    keep: list[bool]
-    special: int
+    codes: list[int]
     bytes: float
 
     @property
     def kept(self) -> int:
         """Tokens that will be measured."""
-        return sum(self.keep)
+        return self.codes.count(MEASURED)
 
 
 def chunks(
@@ -39,9 +39,10 @@ def chunks(
     for group in _together(texts if chunk_words is None else _by_words(texts, chunk_words)):
         for ids, special, share in encode(group, tokenizer, max_length):
             begin = tokenizer.bos_token_id
-            keep = [not mark and token != begin for token, mark in zip(ids, special, strict=True)]
-            if any(keep):
-                yield Chunk(ids, keep, len(keep) - sum(keep), share)
+            marks = zip(ids, special, strict=True)
+            chunk = Chunk(ids, [SPECIAL if mark or token == begin else MEASURED for token, mark in marks], share)
+            if chunk.kept:
+                yield chunk
 
 
 def limited(sequences: Iterable[Chunk], max_tokens: int | None) -> Iterator[Chunk]:
@@ -49,11 +50,12 @@ def limited(sequences: Iterable[Chunk], max_tokens: int | None) -> Iterator[Chun
     left = max_tokens
     for chunk in sequences:
         if left is not None and chunk.kept >= left:
-            keep = list(chunk.keep)
-            for position in range(len(keep)):
-                keep[position] = keep[position] and left > 0
-                left -= keep[position]
-            yield Chunk(chunk.ids, keep, chunk.special, chunk.bytes)
+            codes = list(chunk.codes)
+            for position, code in enumerate(codes):
+                if code == MEASURED:
+                    codes[position] = MEASURED if left > 0 else OVER_LIMIT
+                    left -= 1
+            yield Chunk(chunk.ids, codes, chunk.bytes)
             return
         if left is not None:
             left -= chunk.kept
@@ -63,18 +65,18 @@ def limited(sequences: Iterable[Chunk], max_tokens: int | None) -> Iterator[Chun
 def _by_words(texts: Iterable[Text], chunk_words: int) -> Iterator[Text]:
     """Runs of ``chunk_words`` words, the last of each text shorter; the pieces of one text are joined."""
     words: list[str] = []
-    carried = 0
+    carried = 0.0
     for text in texts:
         if text.begins and words:
             yield Text(" ".join(words), carried)
-            words, carried = [], 0
+            words, carried = [], 0.0
         words += text.content.split()
         carried += text.bytes
         runs = len(words) // chunk_words
         for run in range(runs):
             yield Text(" ".join(words[run * chunk_words : (run + 1) * chunk_words]), carried // runs)
         if runs:
-            words, carried = words[runs * chunk_words :], 0
+            words, carried = words[runs * chunk_words :], 0.0
     if words:
         yield Text(" ".join(words), carried)
 

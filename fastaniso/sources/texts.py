@@ -9,6 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastaniso.sources.text_tables import parquet_texts
+
+TEXTS = frozenset({".txt", ".md", ".jsonl", ".parquet"})
+"""Suffixes of the files that a folder of texts is read from."""
+
 PIECE = 1 << 18
 """Characters of a text file read at once."""
 
@@ -21,7 +26,7 @@ class Text:
     """
 
     content: str
-    bytes: int
+    bytes: float
     begins: bool = True
 
 
@@ -44,7 +49,7 @@ class Texts:
 
 
 def as_texts(data: Any, *, field: str = "text") -> Texts:
-    """A ``Path`` or a sequence of them (plain text; ``.jsonl`` by ``field``), or an iterable of strings (texts)."""
+    """A ``Path`` or several (plain text; ``.jsonl`` and ``.parquet`` by ``field``), or an iterable of texts."""
     if isinstance(data, Texts):
         return data
     if isinstance(data, str):
@@ -77,7 +82,12 @@ class _Files:
 
     def __iter__(self) -> Iterator[Text]:
         for path in self.paths:
-            yield from _records(path, self.field) if path.suffix == ".jsonl" else _running_text(path)
+            if path.suffix == ".jsonl":
+                yield from _records(path, self.field)
+            elif path.suffix == ".parquet":
+                yield from (Text(text or "", share) for text, share in parquet_texts(path, self.field))
+            else:
+                yield from _running_text(path)
 
 
 def _running_text(path: Path) -> Iterator[Text]:
