@@ -5,6 +5,7 @@ from typing import Any
 
 from fastaniso._version import __version__
 from fastaniso.accumulator import Accumulator
+from fastaniso.functional.attention import attention
 from fastaniso.functional.describing import describe
 from fastaniso.functional.grouped import group_pairs
 from fastaniso.functional.intervals import mean_cosine_interval, subsample_curve
@@ -48,6 +49,7 @@ from fastaniso.functional.word_mev import word_mev
 from fastaniso.functional.words import inter_cosine, intra_sentence_similarity, self_similarity, sequence_cosine
 from fastaniso.planning.plan import Plan, plan
 from fastaniso.result import (
+    AttentionStatistics,
     CosineToMean,
     Description,
     DimensionContributions,
@@ -69,6 +71,7 @@ from fastaniso.result import (
     WordMEV,
 )
 from fastaniso.state import (
+    Attention,
     CorruptStateError,
     Gram,
     GroupMoments,
@@ -85,6 +88,8 @@ from fastaniso.statistics.metric import Metric
 
 __all__ = [
     "Accumulator",
+    "Attention",
+    "AttentionStatistics",
     "Catalogue",
     "CorruptStateError",
     "CosineToMean",
@@ -118,6 +123,7 @@ __all__ = [
     "__version__",
     "alignment",
     "alpha_req",
+    "attention",
     "backend_for",
     "centered_mean_cosine",
     "compare",

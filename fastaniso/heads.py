@@ -1,4 +1,4 @@
-"""Queries and keys of attention heads as a caller passes them: validated and viewed, never copied, converted or moved."""
+"""Queries and keys of attention heads: what a caller passed, checked and viewed; never copied, converted or moved."""
 
 from __future__ import annotations
 
@@ -57,7 +57,10 @@ def as_heads(queries: Any, keys: Any, query_mask: Any = None, key_mask: Any = No
             f"got {ours.shape[1]}; head h reads keys h // (H / G)"
         )
     return Heads(
-        ours, theirs, _as_mask(query_mask, ours, "query_mask", "queries"), _as_mask(key_mask, theirs, "key_mask", "keys")
+        ours,
+        theirs,
+        _as_mask(query_mask, ours, "query_mask", "queries"),
+        _as_mask(key_mask, theirs, "key_mask", "keys"),
     )
 
 

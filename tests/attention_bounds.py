@@ -88,14 +88,18 @@ def _check_head(ours: Attention, right: Attention, head: int, maps: Maps, unit: 
     within(ours.scores[head, 0], right.scores[head, 0], total, "sum of scores")
     distance = (scores - scores.mean()).abs()
     # What the pivots and the mean of all contribute, by rows, is subtracted again with the rounding that it has.
-    square = 2 * ((distance + apart + error) * error).sum() + 4 * sums * (apart.square().sum() + distance.square().sum())
+    square = 2 * ((distance + apart + error) * error).sum() + 4 * sums * (
+        apart.square().sum() + distance.square().sum()
+    )
     within(ours.scores[head, 1], right.scores[head, 1], square + OWN * len(scores) * distance.square().sum(), "square")
 
     below = (maps.scores.masked_fill(~maps.seen, -torch.inf).amax(1, keepdim=True) - maps.scores).masked_fill(
         ~maps.seen, 0
     )
     # Relative error of one weight: of its score and the largest, of the exponential and of the row's sum.
-    weight = torch.expm1(2 * maps.error[:, None] + SAFETY * unit * (below + 8 + sqrt(64) / 4)) + OWN * maps.seen.shape[1]
+    weight = (
+        torch.expm1(2 * maps.error[:, None] + SAFETY * unit * (below + 8 + sqrt(64) / 4)) + OWN * maps.seen.shape[1]
+    )
     keys = maps.seen.sum(1)
     entropy = torch.special.entr(maps.softmax).sum(1)
     off = (maps.softmax * weight * (1 + below)).sum(1) * (1 + entropy)

@@ -23,10 +23,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "progress": set(),
     "pairing": {"rows", "state", "ops", "statistics", "result", "progress"},
     "sampling": {"_version", "rows", "state", "ops", "statistics", "result", "pairing", "progress"},
-    "planning": {"rows", "ops", "pairing", "sampling"},
+    "planning": {"rows", "heads", "ops", "pairing", "sampling"},
     "accumulator": {"rows", "state", "ops", "statistics", "result", "planning"},
     "functional": {
-        *{"_version", "rows", "state", "ops", "statistics", "result", "accumulator", "planning", "pairing"},
+        *{"_version", "rows", "heads", "state", "ops", "statistics", "result", "accumulator", "planning", "pairing"},
         *{"sampling", "progress"},
     },
     "transforms": {"rows", "state", "ops", "statistics", "result", "accumulator"},

@@ -14,6 +14,8 @@ import fastaniso
 
 PUBLIC = {
     "Accumulator",
+    "Attention",
+    "AttentionStatistics",
     "Catalogue",
     "CorruptStateError",
     "CosineToMean",
@@ -47,6 +49,7 @@ PUBLIC = {
     "__version__",
     "alignment",
     "alpha_req",
+    "attention",
     "backend_for",
     "centered_mean_cosine",
     "condition_number",

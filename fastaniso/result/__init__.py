@@ -1,5 +1,6 @@
 """Frozen results: plain numbers on the host, with what they were made from. nan: undefined; None: not asked for."""
 
+from fastaniso.result.attention import AttentionDropped, AttentionStatistics, ScoreHistogram
 from fastaniso.result.base import Dropped, Result, json_ready
 from fastaniso.result.description import (
     Description,
@@ -19,6 +20,8 @@ from fastaniso.result.second_pass import CosineToMean
 from fastaniso.result.words import IntraSentenceSimilarity, SelfSimilarity, SequenceCosine, WordMEV
 
 __all__ = [
+    "AttentionDropped",
+    "AttentionStatistics",
     "Axis",
     "CosineToMean",
     "Description",
@@ -45,6 +48,7 @@ __all__ = [
     "QueriesKeys",
     "Result",
     "Sample",
+    "ScoreHistogram",
     "SelfSimilarity",
     "SequenceCosine",
     "Share",

@@ -144,6 +144,4 @@ def _merge_scores(a: Attention, b: Attention) -> Tensor:
     sum_b, second_b, least_b, largest_b = b.scores.unbind(1)
     delta = torch.where(n_a * n_b > 0, sum_b / n_b.clamp(min=1) - sum_a / n_a.clamp(min=1), 0)
     second = second_a + second_b + delta**2 * n_a * (n_b / (n_a + n_b).clamp(min=1))
-    return torch.stack(
-        (sum_a + sum_b, second, torch.minimum(least_a, least_b), torch.maximum(largest_a, largest_b)), 1
-    )
+    return torch.stack((sum_a + sum_b, second, torch.minimum(least_a, least_b), torch.maximum(largest_a, largest_b)), 1)
