@@ -3,7 +3,6 @@
 # mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -13,7 +12,7 @@ from torch import Tensor
 from fastaniso.ops.triton.moments import add_block
 from fastaniso.ops.triton.norms import usable
 from fastaniso.ops.triton.panels import LIFT, TILE_COLUMNS, TILE_ROWS, Panel, PanelPair, panel_kernel
-from fastaniso.ops.triton.rows import Block, blocks
+from fastaniso.ops.triton.rows import Block, Pace, blocks
 from fastaniso.ops.triton.shapes import (
     MAX_ROWS_PER_PROGRAM,
     PANEL_ALIGN,
@@ -23,6 +22,9 @@ from fastaniso.ops.triton.shapes import (
     panel_rows,
 )
 from fastaniso.state import NO_ROW, Moments
+
+AHEAD = 2
+"""Pairs of panels that wait for the device."""
 
 
 class RowSet:
@@ -86,7 +88,7 @@ def panel_pairs(left: RowSet, right: RowSet, *, ordered: bool = False) -> Iterat
 
     A panel's memory is filled again for the next pair, and at most two pairs wait for the device: Ctrl-C is heard.
     """
-    pace = _Pace(left.kept.device)
+    pace = Pace(left.kept.device, AHEAD)
     products: Tensor | None = None
     if left.count == 0 or right.count == 0:
         return
@@ -104,22 +106,6 @@ def panel_pairs(left: RowSet, right: RowSet, *, ordered: bool = False) -> Iterat
                 torch.mm(mine.values, yours.values.T, out=products)
             yield PanelPair(mine, yours, products)
             pace.wait()
-
-
-class _Pace:
-    """Keeps the host at most two launches ahead of the device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._events: deque[torch.cuda.Event] | None = deque() if device.type == "cuda" else None
-
-    def wait(self) -> None:
-        if self._events is None:
-            return
-        event = torch.cuda.Event()
-        event.record()
-        self._events.append(event)
-        if len(self._events) > 2:
-            self._events.popleft().synchronize()
 
 
 def _places(keep: Tensor) -> Tensor:

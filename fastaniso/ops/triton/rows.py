@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -71,6 +72,25 @@ def blocks(hidden: Tensor, mask: Tensor | None, limit: int) -> Iterator[Block]:
 def on_device(tensor: Tensor) -> AbstractContextManager[object]:
     """Launches go to the current device: make it the tensor's."""
     return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
+
+
+class Pace:
+    """Keeps the host at most so many launches ahead of the device."""
+
+    def __init__(self, device: torch.device, ahead: int) -> None:
+        """Of a device without launches of its own, nothing."""
+        self._ahead = ahead
+        self._events: deque[torch.cuda.Event] | None = deque() if device.type == "cuda" else None
+
+    def wait(self) -> None:
+        """Called after a launch."""
+        if self._events is None:
+            return
+        event = torch.cuda.Event()
+        event.record()
+        self._events.append(event)
+        if len(self._events) > self._ahead:
+            self._events.popleft().synchronize()
 
 
 def current_target() -> str:
