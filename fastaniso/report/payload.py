@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastaniso.report.runs import eigenvalue_shares
+from fastaniso.report.runs import about, eigenvalue_shares
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,6 +43,7 @@ def _run(run: Run) -> dict[str, Any]:
     return {
         "name": run.name,
         "kind": run.kind,
+        "heading": about(run),
         "about": _lines(run.about),
         "provenance": _lines(run.provenance),
         "notes": [*run.notes, *(f"the folder lacks {what}" for what in run.missing)],
@@ -108,18 +109,19 @@ def _pairs(pairs: PairStatistics) -> dict[str, Any]:
     }
 
 
-def _lines(content: Mapping[str, Any], prefix: str = "") -> list[list[str]]:
-    """Name and words of each setting, parts of one after a point."""
-    lines: list[list[str]] = []
-    for name, value in content.items():
-        if isinstance(value, Mapping):
-            lines += _lines(value, f"{prefix}{name}.")
-        elif value is not None:
-            lines.append([f"{prefix}{name}".replace("_", " "), _words(value)])
-    return lines
+def _lines(content: Mapping[str, Any]) -> list[list[str]]:
+    """Name and words of each setting."""
+    return [[name.replace("_", " "), _words(value)] for name, value in content.items() if _is_told(value)]
+
+
+def _is_told(value: Any) -> bool:
+    """Whether there is anything to say: no None, and no empty list or dict."""
+    return value is not None and (not isinstance(value, list | tuple | Mapping) or bool(value))
 
 
 def _words(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name.replace('_', ' ')} {_words(part)}" for name, part in value.items() if _is_told(part))
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):

@@ -138,9 +138,10 @@ def _lines(runs: Sequence[Run]) -> Iterator[_Line]:
 
 
 def _whose(runs: Sequence[Run]) -> str:
-    return "; ".join(dict.fromkeys(_about(run) for run in runs))
+    return "; ".join(dict.fromkeys(about(run) for run in runs))
 
 
-def _about(run: Run) -> str:
+def about(run: Run) -> str:
+    """The model and what it read, or what was measured, in a line."""
     model, data = (short(str(run.about.get(key, "")), 50) for key in ("model", "data"))
     return f"{model} on {data}" if model else data

@@ -51,14 +51,15 @@ function curves(lines, metric, byDepth) {
 function drifts(lines, drift, words) {
   const name = `drift.${drift}`;
   const held = lines.map((one) => ({ ...one, layers: one.sites.filter((site) => site.layer && name in site.values) }));
+  const all = held.flatMap((one) => one.layers);
+  const extent = [all.map((site) => site.values[name]), all.map((site) => site.values.mean_cosine)].map((v) => Math.max(...v) - Math.min(...v) || 1);
   const traces = held.map((one) => {
     const look = line(one.index);
-    const step = Math.ceil(one.layers.length / 14);
     return {
       ...look, line: { ...look.line, width: 1 }, type: "scatter", mode: "lines+markers+text", name: one.name,
       x: one.layers.map((site) => site.values[name]),
       y: one.layers.map((site) => site.values.mean_cosine),
-      text: one.layers.map((site, i) => (i % step === 0 || i === one.layers.length - 1 ? site.short : "")),
+      text: apart(one.layers.map((site) => [site.values[name], site.values.mean_cosine]), extent).map((is, i) => (is ? one.layers[i].short : "")),
       textposition: "top center", textfont: { size: 11, color: css("soft") }, cliponaxis: false,
       customdata: one.layers.map((site) => [site.site, shown(site.values[name]), shown(site.values.mean_cosine)]),
       hovertemplate: `<b>%{customdata[0]}</b><br>${words}: %{customdata[1]}<br>mean cosine: %{customdata[2]}<extra>${escaped(one.name)}</extra>`,
@@ -71,6 +72,15 @@ function drifts(lines, drift, words) {
     table: ["Drift against anisotropy", ["layer", words, "mean cosine"], rows],
     alt: `Mean cosine of each layer over its ${words}. ${correlations(held, drift).join(" ")}`,
   };
+}
+
+// Which points can be named: the first, the last, and those that no named one is near.
+function apart(points, [width, height]) {
+  const named = [];
+  const near = ([x, y]) => named.some(([u, v]) => Math.abs(x - u) < 0.03 * width && Math.abs(y - v) < 0.06 * height);
+  const order = [0, points.length - 1, ...points.keys()];
+  for (const i of order) if (!near(points[i])) named.push(points[i]);
+  return points.map((point) => named.includes(point));
 }
 
 function correlations(lines, drift) {
@@ -99,21 +109,24 @@ function spectra(runs, name) {
   const told = held.map(({ run, site }) => `${run.name}: ${shown(site.spectrum[0][1])} at rank 1, ${shown(site.spectrum[site.spectrum.length - 1][1])} at the last`);
   return {
     traces,
-    layout: layout(axis("rank of the eigenvalue", { type: "log", zeroline: false, dtick: 1 }), axis("share of Σ‖x‖²", { type: "log", zeroline: false, exponentformat: "power" }), { showlegend: true }),
+    layout: layout(axis("rank of the eigenvalue", { type: "log", zeroline: false, dtick: 1 }), axis("share of Σ‖x‖²", { type: "log", zeroline: false, dtick: 1, exponentformat: "power" }), { showlegend: true }),
     table: [`Spectrum of ${name}`, ["rank", ...held.map(({ run }) => run.name)], ranks.map((rank) => [rank, ...held.map(({ site }) => share(site, rank))])],
     alt: `Share of each eigenvalue of the uncentred second moments, ${name}. ${told.join("; ")}.`,
   };
 }
 
-function topDimensions(run, name) {
+// Bars of all runs share a scale: side by side they can be compared.
+function topDimensions(run, name, runs) {
   const site = siteOf(run, name);
+  const values = runs.flatMap((one) => siteOf(one, name)?.top.map(([, value]) => value) ?? []);
+  const range = [Math.min(0, ...values) * 1.05, Math.max(0, ...values) * 1.05];
   return {
     traces: [{
       type: "bar", marker: { color: color(run.look) }, x: site.top.map((_, i) => i), y: site.top.map(([, value]) => value),
       customdata: site.top.map(([dimension, value]) => [dimension, shown(value)]),
       hovertemplate: "dimension %{customdata[0]}: <b>%{customdata[1]}</b><extra></extra>",
     }],
-    layout: layout(axis("dimension", { tickvals: site.top.map((_, i) => i), ticktext: site.top.map(([dimension]) => String(dimension)), zeroline: false, showgrid: false }), axis("contribution"), { bargap: 0.35, showlegend: false }),
+    layout: layout(axis("dimension", { tickvals: site.top.map((_, i) => i), ticktext: site.top.map(([dimension]) => String(dimension)), zeroline: false, showgrid: false }), axis("contribution", { range }), { bargap: 0.35, showlegend: false }),
     table: [`Dimensions that contribute most, ${run.name}, ${name}`, ["dimension", "contribution"], site.top],
     alt: `${run.name}, ${name}: dimension ${site.top[0]?.[0]} contributes most, ${shown(site.top[0]?.[1])} of a mean cosine of ${shown(site.values.mean_cosine)}.`,
   };
@@ -125,7 +138,7 @@ function cosines(runs) {
     const { edges, density } = run.pairs;
     return {
       type: "scatter", mode: "lines", name: run.name, x: edges, y: [...density, 0],
-      line: { ...line(run.look).line, shape: "hv", width: 1.6 }, fill: held.length === 1 ? "tozeroy" : "none",
+      line: { ...line(run.look).line, shape: "hv", width: 1.6, ...(held.length === 1 ? { dash: "solid" } : {}) }, fill: held.length === 1 ? "tozeroy" : "none",
       customdata: density.map((value, i) => [`${shown(edges[i])} to ${shown(edges[i + 1])}`, shown(value)]),
       hovertemplate: `cosine %{customdata[0]}: density <b>%{customdata[1]}</b><extra>${escaped(run.name)}</extra>`,
     };

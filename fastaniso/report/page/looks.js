@@ -6,6 +6,7 @@ const COLORS = {
 };
 const DASHES = ["solid", "dash", "dashdot", "dot", "longdash", "longdashdot", "solid"];
 const MARKERS = ["circle", "square", "triangle-up", "diamond", "triangle-down", "star", "x"];
+const SIZES = [7, 7, 9, 8, 9, 10, 8];
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 const NARROW = matchMedia("(max-width: 520px)");
 
@@ -21,7 +22,7 @@ function css(name) {
 function line(index) {
   return {
     line: { color: color(index), width: 2, dash: DASHES[index % DASHES.length] },
-    marker: { color: color(index), size: 7, symbol: MARKERS[index % MARKERS.length], line: { color: css("paper"), width: 1 } },
+    marker: { color: color(index), size: SIZES[index % MARKERS.length], symbol: MARKERS[index % MARKERS.length], line: { color: css("paper"), width: 1 } },
   };
 }
 

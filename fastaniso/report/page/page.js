@@ -4,18 +4,16 @@ function runCard(run) {
   const sites = run.stacks.flatMap((stack) => stack.sites);
   const layers = run.stacks[0].sites.filter((site) => site.layer);
   const last = layers[layers.length - 1];
-  const about = Object.fromEntries(run.about);
   const figures = [
-    ["rows", last.n], ["numbers a row", last.dim],
+    ["rows", last.n], ["dimension", last.dim], ["sites", sites.length > 1 ? sites.length : null],
     [layers.length > 1 ? `mean cosine, ${last.site}` : "mean cosine", last.values.mean_cosine],
     ["IsoScore", last.values.isoscore],
   ].filter(([, value]) => value !== undefined && value !== null);
   return element(
     "article", { class: "card" },
     element("h3", {}, swatch(run.look), element("span", {}, run.name)),
-    element("p", {}, about.model ? `${about.model} on ${about.data}` : about.data ?? ""),
+    element("p", {}, run.heading),
     element("dl", { class: "figures" }, figures.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, shown(value))))),
-    sites.length > 1 ? element("p", {}, plural(sites.length, "site")) : null,
   );
 }
 
@@ -57,8 +55,7 @@ function start() {
   redraw();
   DARK.addEventListener("change", redraw);
   NARROW.addEventListener("change", redraw);
-  const versions = new Set(payload.runs.flatMap((run) => run.provenance.filter(([name]) => name === "versions.fastaniso").map(([, version]) => version)));
-  document.getElementById("footer").textContent = `Measured by fastaniso ${[...versions].join(", ")}. This page is complete in itself: it loads nothing and sends nothing.`;
+  document.getElementById("footer").textContent = `Made by fastaniso. This page is complete in itself: it loads nothing and sends nothing.`;
 }
 
 start();

@@ -54,14 +54,15 @@ function metricGroups(metrics) {
   return [...groups];
 }
 
-function layersSection({ metrics }, lines) {
-  if (!lines.some((one) => one.sites.length > 1)) return;
+function layersSection({ metrics }, all) {
+  const lines = all.filter((one) => one.sites.length > 1);
+  if (!lines.length) return;
   let metric = metrics[0];
   const lengths = new Set(lines.map((one) => one.sites.length));
   let byDepth = lengths.size > 1;
   const convention = element("p", { class: "convention" });
   const box = figureBox(() => {
-    convention.textContent = metric.convention;
+    convention.textContent = metric.convention.replaceAll("!=", "≠");
     return curves(lines, metric, byDepth);
   });
   const switches = [
@@ -80,8 +81,9 @@ function layersSection({ metrics }, lines) {
   section("layers", "Layer by layer", null, element("div", { class: "controls" }, switches), convention, box);
 }
 
-function driftSection(payload, lines) {
-  if (!lines.some((one) => one.sites.filter((site) => site.layer).length > 2)) return;
+function driftSection(payload, all) {
+  const lines = all.filter((one) => one.sites.filter((site) => site.layer).length > 2);
+  if (!lines.length) return;
   let drift = "norm_of_mean";
   const told = element("ul", { class: "notes" });
   const box = figureBox(() => {
@@ -108,7 +110,7 @@ function siteSection(payload) {
   const show = () => {
     for (const old of beside.querySelectorAll("figure")) REDRAW.splice(REDRAW.indexOf(old), 1);
     const held = runs.filter((run) => siteOf(run, name));
-    const boxes = held.map((run) => figureBox(() => topDimensions(run, name), { low: true }));
+    const boxes = held.map((run) => figureBox(() => topDimensions(run, name, held), { low: true }));
     beside.replaceChildren(...held.map((run, i) => element("div", {}, element("h3", {}, run.name), boxes[i])));
     const known = payload.metrics.filter((metric) => held.some((run) => metric.name in siteOf(run, name).values));
     const rows = known.map((metric) => [metric.label, ...held.map((run) => siteOf(run, name).values[metric.name] ?? null)]);

@@ -40,7 +40,7 @@ function table(caption, head, rows, kind = "numbers") {
     element(
       "table",
       { class: kind },
-      element("caption", {}, caption),
+      element("caption", { class: kind === "words" ? "hidden" : false }, caption),
       head ? element("thead", {}, element("tr", {}, head.map((name) => element("th", { scope: "col" }, name)))) : null,
       element(
         "tbody",
