@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from nets import TOKENS, Block, Net, hooks_of, net
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -24,40 +25,6 @@ LENGTHS = torch.tensor([9, 4, 6])
 MASK = (torch.arange(9) < LENGTHS[:, None]).long()
 
 
-class Block(nn.Module):
-    def __init__(self, d: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(d)
-        self.linear = nn.Linear(d, d)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.linear(self.norm(x)).tanh()
-
-
-class Net(nn.Module):
-    """Blocks as people write them: no configuration, no attention mask, a list called what they like."""
-
-    def __init__(self, d: int = 8, depth: int = 3) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(20, d)
-        self.trunk = nn.ModuleList(Block(d) for _ in range(depth))
-        self.head = nn.Linear(d, 20)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        x = self.embed(ids)
-        for block in self.trunk:
-            x = block(x)
-        return self.head(x)
-
-
-TOKENS = torch.arange(12).view(2, 6)
-
-
-def net(**options: int) -> Net:
-    torch.manual_seed(0)
-    return Net(**options)
-
-
 def passed(model: Net, ids: Tensor) -> dict[str, Tensor]:
     """The states at the automatic sites, by hand."""
     states = {"embedding": model.embed(ids)}
@@ -66,13 +33,8 @@ def passed(model: Net, ids: Tensor) -> dict[str, Tensor]:
     return {name: state.detach() for name, state in states.items()}
 
 
-HOOKS = [name for name in vars(nn.Module()) if "hooks" in name]
 GATE = 2
 """What counts the calls of the model: a hook, and the mark that it takes keywords."""
-
-
-def hooks_of(model: nn.Module) -> int:
-    return sum(len(getattr(module, name)) for module in model.modules() for name in HOOKS)
 
 
 def assert_saw(probe: Probe, states: dict[str, Tensor], keep: Tensor | None = None) -> None:
