@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from fastaniso.models import Anatomy, find_stacks, tapped
 from fastaniso.models.inputs import forward_arguments, takes
 
-pytestmark = pytest.mark.transformers4
-
 IDS = torch.randint(4, tiny.VOCABULARY, (2, 12), generator=torch.Generator().manual_seed(1))
 GENERATOR = torch.Generator().manual_seed(2)
 WAVES = torch.randn(2, 1200, generator=GENERATOR)
