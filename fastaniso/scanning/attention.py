@@ -1,0 +1,117 @@
+"""Measure the attentions of a model while it runs: queries, keys and the softmax of each head, no T×T kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import nn
+
+from fastaniso.models.attention_calls import AttentionCall, attention_watched
+from fastaniso.models.attention_masks import UnreadableMaskError
+from fastaniso.models.attention_names import AttentionNames, Place
+from fastaniso.models.projections import Projections
+from fastaniso.models.stacks import Stack
+from fastaniso.scanning.attention_positions import GivenPositions, Positions
+from fastaniso.scanning.attention_result import AttentionResult, AttentionSite
+from fastaniso.scanning.attention_sums import AttentionSums
+
+
+class AttentionReader:
+    """Reduces each call of an attention as it comes: memory is that of a batch, and sums by head."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        stacks: Sequence[Stack] = (),
+        *,
+        backend: str = "auto",
+        invalid: str = "raise",
+        bins: int = 512,
+        score_range: tuple[float, float] = (-32.0, 32.0),
+    ) -> None:
+        """For ``model``; sites are named by its ``stacks`` (``block.3``), outside of them by the paths of modules."""
+        self.model = model
+        self._projections = Projections(model)
+        self._names = AttentionNames(model, stacks)
+        self._options: dict[str, Any] = {"backend": backend, "bins": bins, "score_range": score_range}
+        self._invalid = invalid
+        self._positions: Positions = GivenPositions({})
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget every call."""
+        self._sums: dict[Place, AttentionSums] = {}
+        self._refused: dict[Place, str] = {}
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Watch the model inside the ``with``; it is as it was afterwards, also after an exception."""
+        with ExitStack() as stack:
+            stack.callback(self.model.register_forward_pre_hook(self._begin).remove)
+            stack.enter_context(self._projections.attached())
+            stack.enter_context(attention_watched(self.model, self._receive))
+            yield
+
+    def begin(self, positions: Positions) -> None:
+        """At which positions the next forward passes are measured."""
+        self._positions = positions
+
+    def check(self) -> None:
+        """``ValueError`` if no attention could be measured until now, with the reason."""
+        if not self._sums:
+            names = self._names.sites(self._refused)
+            reasons = {names[place]: reason for place, reason in self._refused.items()}
+            raise ValueError(_nothing(type(self.model).__name__, reasons))
+
+    def result(self, *, partial: bool = False) -> AttentionResult:
+        """All statistics; waits for the device. ``partial`` leaves out what cannot be normalised, rather than fail."""
+        self.check()
+        misread = {place: sums.misread for place, sums in self._sums.items()}
+        for place, count in misread.items():
+            if count:
+                del self._sums[place]
+                self._refused[place] = f"later masks hid other keys than the first ({count:,} of a query and a key)"
+        self.check()
+        names = self._names.sites([*self._sums, *self._refused])
+        sites = tuple(
+            AttentionSite.of(names[place], self._names.path(place), sums, invalid="omit" if partial else self._invalid)
+            for place, sums in self._sums.items()
+        )
+        states = {f"{names[p]}.{name}": state for p, sums in self._sums.items() for name, state in sums.states.items()}
+        return AttentionResult(sites, {names[place]: reason for place, reason in self._refused.items()}, states)
+
+    def _begin(self, *_: object) -> None:
+        self._names.begin()
+
+    def _receive(self, call: AttentionCall) -> None:
+        place = self._names.place(call.module)
+        taken = self._projections.take(call)
+        if place in self._refused:
+            return
+        sums = self._sums.get(place)
+        if sums is None:
+            sums = AttentionSums(**self._options)
+        (batch, _, queries, _), keys = call.queries.shape, call.keys.shape[2]
+        try:
+            keep = self._positions.of_queries(place, (batch, queries), keys)
+            beside = self._positions.of_keys_beside(place, (batch, keys))
+            # A model spread over devices has attentions on several: the small masks follow them.
+            sums.update(call, taken, *(None if m is None else m.to(call.queries.device) for m in (keep, beside)))
+        except UnreadableMaskError as error:
+            self._sums.pop(place, None)
+            self._refused[place] = str(error)
+        else:
+            self._sums[place] = sums
+
+
+def _nothing(model: str, refused: Mapping[str, str]) -> str:
+    if refused:
+        site, reason = next(iter(refused.items()))
+        return f"attention: none of the {len(refused)} attentions of {model} can be measured: {site}: {reason}"
+    return (
+        f"attention: {model} made no attention that can be seen: expected modules that call transformers' attention "
+        "functions or torch's scaled_dot_product_attention; load the model with attn_implementation='sdpa' if it "
+        "computes its scores by itself (a model without attention, such as a CNN, has no queries and keys)"
+    )

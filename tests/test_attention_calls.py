@@ -1,0 +1,234 @@
+"""Attention is seen as it is computed: the sums of captured queries and keys are those of ``eager`` attention maps."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import transformers
+from torch import Tensor, nn
+
+from fastaniso.scanning.attention_probe import probe_attention
+from fastaniso.scanning.attention_result import AttentionResult
+
+_TOKENS = {"vocab_size": 99, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+# Large weights: attention is far from uniform, so that no map passes for another.
+_ENCODER = {
+    **_TOKENS,
+    "hidden_size": 32,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "initializer_range": 0.4,
+}
+_GROUPED = {**_ENCODER, "num_key_value_heads": 2}
+
+
+class Family(NamedTuple):
+    """How a tiny random model is made, what it is given, and which queries of each of its maps count."""
+
+    config: Callable[[], Any]
+    inputs: Callable[[], dict[str, Tensor]]
+    causal: bool = False
+
+
+def ids(padded: str = "right") -> dict[str, Tensor]:
+    """Three sequences of 11 positions, two of them padded."""
+    mask = torch.ones(3, 11, dtype=torch.long)
+    mask[0, 7:], mask[1, 10:] = 0, 0
+    mask = mask if padded == "right" else mask.flip(1)
+    return {"input_ids": torch.randint(4, 99, (3, 11)), "attention_mask": mask}
+
+
+def frames() -> dict[str, Tensor]:
+    """Speech of two lengths: 19 frames and fewer."""
+    mask = torch.ones(2, 400, dtype=torch.long)
+    mask[0, 250:] = 0
+    return {"input_values": torch.randn(2, 400), "attention_mask": mask}
+
+
+def whisper() -> dict[str, Tensor]:
+    return {"input_features": torch.randn(2, 16, 40), "decoder_input_ids": torch.randint(4, 99, (2, 7))}
+
+
+FAMILIES = {
+    "bert": Family(lambda: transformers.BertConfig(**_ENCODER), ids),
+    "roberta": Family(lambda: transformers.RobertaConfig(**_ENCODER), ids),
+    "distilbert": Family(
+        lambda: transformers.DistilBertConfig(
+            **_TOKENS, dim=32, n_heads=4, n_layers=2, hidden_dim=48, initializer_range=0.4
+        ),
+        ids,
+    ),
+    "albert": Family(lambda: transformers.AlbertConfig(**_ENCODER, embedding_size=16), ids),
+    "gpt2": Family(
+        lambda: transformers.GPT2Config(**_TOKENS, n_embd=32, n_layer=2, n_head=4, initializer_range=0.4), ids, True
+    ),
+    "gpt_neox": Family(lambda: transformers.GPTNeoXConfig(**_ENCODER), ids, True),
+    "gpt_neox_padded_on_the_left": Family(lambda: transformers.GPTNeoXConfig(**_ENCODER), lambda: ids("left"), True),
+    "llama": Family(lambda: transformers.LlamaConfig(**_GROUPED), ids, True),
+    "phi3": Family(lambda: transformers.Phi3Config(**_GROUPED), ids, True),
+    "mistral_with_a_window": Family(lambda: transformers.MistralConfig(**_GROUPED, sliding_window=4), ids, True),
+    "qwen3_with_normed_keys": Family(lambda: transformers.Qwen3Config(**_GROUPED, head_dim=8), ids, True),
+    "vit": Family(
+        lambda: transformers.ViTConfig(
+            **{k: v for k, v in _ENCODER.items() if k not in _TOKENS}, image_size=16, patch_size=4
+        ),
+        lambda: {"pixel_values": torch.randn(2, 3, 16, 16)},
+    ),
+    "wav2vec2": Family(
+        lambda: transformers.Wav2Vec2Config(
+            **_ENCODER,
+            conv_dim=(8, 8),
+            conv_kernel=(10, 4),
+            conv_stride=(10, 2),
+            num_conv_pos_embeddings=4,
+            num_conv_pos_embedding_groups=2,
+            num_feat_extract_layers=2,
+        ),
+        frames,
+    ),
+    "whisper": Family(
+        lambda: transformers.WhisperConfig(
+            **{**_TOKENS, "decoder_start_token_id": 1},
+            d_model=32,
+            encoder_layers=2,
+            decoder_layers=2,
+            encoder_attention_heads=4,
+            decoder_attention_heads=4,
+            encoder_ffn_dim=48,
+            decoder_ffn_dim=48,
+            num_mel_bins=16,
+            max_source_positions=20,
+            max_target_positions=20,
+            init_std=0.4,
+        ),
+        whisper,
+    ),
+}
+
+
+def made(family: Family, implementation: str) -> nn.Module:
+    torch.manual_seed(3)
+    return transformers.AutoModel.from_config(family.config(), attn_implementation=implementation).eval()
+
+
+def asks_for_functions(model: nn.Module) -> bool:
+    """Whether the modules ask for their attention function (all of transformers 5), or compute it where they are."""
+    return hasattr(sys.modules[type(model).__module__], "ALL_ATTENTION_FUNCTIONS")
+
+
+def captured(family: Family, implementation: str) -> tuple[AttentionResult, Any]:
+    """The result of a probe in one pass, and the maps of a copy that computes them."""
+    torch.manual_seed(7)
+    inputs = family.inputs()
+    model, eager = made(family, implementation), made(family, "eager")
+    with torch.no_grad(), probe_attention(model) as probe:
+        seen = model(**inputs)
+    with torch.no_grad():
+        maps = eager(**inputs, output_attentions=True)
+    key = "last_hidden_state"
+    keep = inputs.get("attention_mask", torch.ones(1, 1)).bool()
+    if seen[key].shape[:2] == keep.shape:
+        torch.testing.assert_close(seen[key][keep], maps[key][keep], rtol=1e-3, atol=1e-4)
+    return probe.results(), maps
+
+
+def of_maps(attention: Tensor, keep: Tensor, visible: Tensor) -> dict[str, Tensor]:
+    """What maps (B, H, T, S) say of each head over the queries ``keep`` (B, T), of the keys ``visible`` (B, T, S)."""
+    rows = attention.double().transpose(1, 2)[keep]  # (n, H, S)
+    seen = visible[keep][:, None].expand_as(rows)
+    number = seen.sum(-1)
+    entropy = -(rows * rows.clamp(min=1e-300).log()).sum(-1)
+    several = number[:, 0] > 1
+    ordered = rows.masked_fill(~seen, math.inf).sort(-1).values
+    middle = torch.stack([ordered.gather(-1, i[..., None])[..., 0] for i in ((number - 1) // 2, number // 2)]).mean(0)
+    return {
+        "entropy": entropy.mean(0),
+        "normalized_entropy": (entropy[several] / number[several].log()).mean(0),
+        "row_max": rows.amax(-1).mean(0),
+        "row_median": middle.mean(0),
+        "row_min": ordered[..., 0].mean(0),
+        "first": _to_the_first_key(attention.double(), keep, visible),
+    }
+
+
+def _to_the_first_key(attention: Tensor, keep: Tensor, visible: Tensor) -> Tensor:
+    """Mean attention of each head to the first key of a sequence that is no padding, over the queries that see it."""
+    given = []
+    for maps, counted, sees in zip(attention, keep, visible, strict=True):
+        first = int(sees.any(0).nonzero()[0])
+        given.append(maps[:, counted & sees[:, first], first])
+    return torch.cat(given, 1).mean(1)
+
+
+def visible_of(keys: Tensor, queries: int, *, causal: bool, window: int | None) -> Tensor:
+    """Keys (B, S) that are there, by the place of each query: (B, T, S)."""
+    behind = torch.arange(queries)[:, None] - torch.arange(keys.shape[1])
+    sees = behind >= 0 if causal else torch.ones_like(behind, dtype=torch.bool)
+    return keys[:, None] & (sees if window is None else sees & (behind < window))
+
+
+def assert_equal(site: Any, attention: Tensor, keep: Tensor, keys: Tensor, *, causal: bool, window: int | None) -> None:
+    visible = visible_of(keys, attention.shape[2], causal=causal, window=window)
+    expected = of_maps(attention, keep, visible)
+    found = site.attention
+    assert (found.causal, found.window) == (causal, window)
+    assert found.rows == (int(keep.sum()),) * 4
+    assert found.scores == (int((visible & keep[:, :, None]).sum()),) * 4
+    numbers = {name: torch.tensor(getattr(found, name)).double() for name in expected if name != "first"}
+    numbers["first"] = torch.tensor(found.attention_to[:, 0])
+    for name, value in expected.items():
+        # Maps are float32, and the two ways to them round some products differently.
+        torch.testing.assert_close(numbers[name], value, rtol=2e-4, atol=2e-6, msg=f"{site.site} {name}")
+
+
+def layers(maps: tuple[Tensor, ...], sites: list[Any]) -> Iterator[tuple[Any, Tensor]]:
+    assert len(maps) == len(sites)
+    yield from zip(sites, maps, strict=True)
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "whisper"])
+def test_sums_are_those_of_eager_maps(name: str, implementation: str) -> None:
+    family = FAMILIES[name]
+    if implementation == "eager" and not asks_for_functions(made(family, "eager")):
+        pytest.skip(f"{name} of transformers {transformers.__version__} computes its eager scores by itself")
+    result, output = captured(family, implementation)
+    torch.manual_seed(7)
+    inputs = family.inputs()
+    length = output.attentions[0].shape[2]
+    keep = torch.ones(len(output.attentions[0]), length, dtype=torch.bool)
+    if name == "wav2vec2":
+        keep = made(family, "eager")._get_feature_vector_attention_mask(length, inputs["attention_mask"]).bool()
+    elif "attention_mask" in inputs:
+        keep = inputs["attention_mask"].bool()
+    assert (~keep).any() or name == "vit"
+    window = 4 if "window" in name else None
+    for site, attention in layers(output.attentions, list(result.sites)):
+        assert site.kind == "self"
+        assert site.changes == ()
+        assert_equal(site, attention, keep, keep, causal=family.causal, window=window)
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_whisper_has_three_attentions_and_each_equals_its_maps(implementation: str) -> None:
+    result, output = captured(FAMILIES["whisper"], implementation)
+    every = {
+        "encoder.layers.{}.self_attn": (output.encoder_attentions, "self", False),
+        "decoder.layers.{}.self_attn": (output.decoder_attentions, "self", True),
+        "decoder.layers.{}.encoder_attn": (output.cross_attentions, "cross", False),
+    }
+    assert len(result.sites) == 6
+    for path, (maps, kind, causal) in every.items():
+        for layer, attention in enumerate(maps):
+            site = result[path.format(layer)]
+            assert site.kind == kind
+            keep, keys = (torch.ones(2, size, dtype=torch.bool) for size in attention.shape[2:])
+            assert_equal(site, attention, keep, keys, causal=causal, window=None)
+            assert site.attended.queries.n == keep.numel()
+            assert site.attended.keys.n == keys.numel()
