@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "sources": {"rows", "models"},  # models: the codes that say why a token is not measured
     "report": {"result"},
     "scanning": {
-        *{"_version", "rows", "state", "ops", "statistics", "result", "planning", "accumulator"},
+        *{"_version", "rows", "heads", "state", "ops", "statistics", "result", "planning", "accumulator"},
         *{"models", "sources", "report", "pairing", "progress", "functional"},
     },
     "runs": {"state", "statistics", "result", "scanning", "report"},
