@@ -45,7 +45,6 @@ struct RowSums {
 template <class T>
 FASTANISO_INLINE RowSums<T> sum_row(T* row, int64_t count, T pivot) {
   typedef typename Compute<T>::V V;
-  constexpr int width = kBytes / sizeof(T);
   RowSums<T> out;
   fill_up(row, count, pivot);
   V sum[2] = {}, square[2] = {}, least[2] = {V{} + pivot, V{} + pivot}, largest[2] = {V{} + pivot, V{} + pivot};
@@ -66,13 +65,8 @@ FASTANISO_INLINE RowSums<T> sum_row(T* row, int64_t count, T pivot) {
         out.square += sum_in_double(square[0] + square[1]);
         for (int v = 0; v < 2; ++v) sum[v] = square[v] = V{};
       });
-  out.least = out.largest = pivot;
-  for (int v = 0; v < 2; ++v) {
-    for (int lane = 0; lane < width; ++lane) {
-      if (least[v][lane] < out.least) out.least = least[v][lane];
-      if (largest[v][lane] > out.largest) out.largest = largest[v][lane];
-    }
-  }
+  out.least = lane_least(least[0] < least[1] ? least[0] : least[1]);
+  out.largest = -lane_least(largest[0] > largest[1] ? -largest[0] : -largest[1]);
   return out;
 }
 

@@ -1,5 +1,5 @@
 // The middle of some numbers without moving any: how many lie below two pivots is counted a vector at a time, and the
-// pivots close in on the middle until so few are left that they can be sorted.
+// pivots close in on the middle until so few are left that each can be compared with all.
 #pragma once
 
 #include "lanes.inl"
@@ -7,7 +7,12 @@
 namespace fastaniso {
 namespace {
 
-constexpr int kFewToSort = 32;
+// Numbers that are compared each with all.
+template <class T>
+constexpr int few_numbers() {
+  return 2 * kBytes / int(sizeof(T));
+}
+
 constexpr int kGuesses = 8;  // by how the numbers seem to lie; then the bracket is halved, whatever they are
 
 // Numbers in the order of integers: neighbours differ by one.
@@ -48,7 +53,7 @@ FASTANISO_INLINE void count_below(const T* numbers, int64_t count, T a, T b, int
   below_b = lane_sum(sums[1][0] + sums[1][1]);
 }
 
-// Appends the numbers from low on and below high, at most kFewToSort of them; their number.
+// The numbers from low on and below high, with room for a vector behind them; their number.
 template <class T>
 FASTANISO_INLINE int gather_between(const T* numbers, int64_t count, T low, T high, T* to) {
   typedef typename Compute<T>::V V;
@@ -57,12 +62,7 @@ FASTANISO_INLINE int gather_between(const T* numbers, int64_t count, T low, T hi
   int found = 0;
   for (int64_t i = 0; i < count; i += width) {
     const V x = load(numbers + i);
-    const auto inside = (x >= from) & (x < until);
-    if (!any(inside)) continue;
-    for (int lane = 0; lane < width; ++lane) {
-      to[found] = x[lane];
-      found += inside[lane] != 0;
-    }
+    found += store_kept(to + found, x, (x >= from) & (x < until));
   }
   return found;
 }
@@ -78,18 +78,33 @@ FASTANISO_INLINE T least_from(const T* numbers, int64_t count, T low) {
     x = x >= from ? x : infinity;
     least = x < least ? x : least;
   }
-  T result = least[0];
-  for (int lane = 1; lane < width; ++lane) result = least[lane] < result ? least[lane] : result;
-  return result;
+  return lane_least(least);
 }
 
+// Of few numbers, those that would be at `rank` and the next place if they were sorted: each is compared with all, so
+// that nothing depends on how they lie. +inf where there is no next.
 template <class T>
-FASTANISO_INLINE void sort_few(T* numbers, int count) {
-  for (int i = 1; i < count; ++i) {
-    const T x = numbers[i];
-    int place = i;
-    for (; place > 0 && numbers[place - 1] > x; --place) numbers[place] = numbers[place - 1];
-    numbers[place] = x;
+FASTANISO_INLINE void select_two(T* few, int count, int64_t rank, T (&selected)[2]) {
+  typedef typename Compute<T>::V V;
+  typedef typename IntLanes<T>::V IntV;
+  constexpr int width = sizeof(V) / sizeof(T), vectors = few_numbers<T>() / width;
+  const V infinity = V{} + T(__builtin_inf());
+  for (int i = count; i < few_numbers<T>(); ++i) few[i] = T(__builtin_inf());
+  V all[vectors];
+  IntV less[vectors] = {}, most[vectors] = {};  // how many are less, and less or equal
+  for (int v = 0; v < vectors; ++v) all[v] = load(few + v * width);
+  for (int i = 0; i < count; ++i) {
+    const V one = V{} + few[i];
+    for (int v = 0; v < vectors; ++v) {
+      less[v] -= one < all[v];
+      most[v] -= one <= all[v];
+    }
+  }
+  for (int place = 0; place < 2; ++place) {
+    const IntV at = IntV{} + typename IntLanes<T>::Int(rank + place);
+    V there = infinity;
+    for (int v = 0; v < vectors; ++v) there = ((less[v] <= at) & (most[v] > at)) ? all[v] : there;
+    selected[place] = lane_least(there);
   }
 }
 
@@ -130,7 +145,7 @@ __attribute__((noinline)) void middle_two(const T* numbers, int64_t count, T mea
   const int64_t rank = (count - 1) / 2;
   Bracket<T> bracket{least, at_place<T>(place_of(largest) + 1), 0, count};
   T a = mean - first_share * deviation, b = mean + first_share * deviation;
-  for (int round = 0; bracket.inside() > kFewToSort && !bracket.one_value(); ++round) {
+  for (int round = 0; bracket.inside() > few_numbers<T>() && !bracket.one_value(); ++round) {
     a = bracket.within(a);
     b = bracket.within(b);
     int64_t below_a, below_b;
@@ -148,18 +163,17 @@ __attribute__((noinline)) void middle_two(const T* numbers, int64_t count, T mea
       a = b = bracket.halfway();
     }
   }
-  const int64_t last = bracket.below_high - 1;  // the highest rank in the bracket
   if (bracket.one_value()) {
-    middle[0] = middle[1] = bracket.low;
+    middle[0] = bracket.low;
+    middle[1] = rank + 1 < bracket.below_high ? bracket.low : T(__builtin_inf());
   } else {
-    T few[kFewToSort + kBytes / sizeof(T)];
-    sort_few(few, gather_between(numbers, count, bracket.low, bracket.high, few));
-    middle[0] = few[rank - bracket.below_low];
-    middle[1] = rank < last ? few[rank + 1 - bracket.below_low] : middle[0];
+    T few[few_numbers<T>() + kBytes / sizeof(T)];
+    const int number = gather_between(numbers, count, bracket.low, bracket.high, few);
+    select_two(few, number, rank - bracket.below_low, middle);
   }
   if (count % 2)
     middle[1] = middle[0];
-  else if (rank == last)
+  else if (rank + 1 == bracket.below_high)
     middle[1] = least_from(numbers, count, bracket.high);
 }
 
