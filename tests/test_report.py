@@ -76,7 +76,7 @@ def test_runs_of_one_name_are_told_apart(bert: Path) -> None:
 
 
 def test_the_payload_is_the_runs(report: Report) -> None:
-    plain = json.loads(json.dumps(payload(report.runs, report.metrics), allow_nan=False))
+    plain = json.loads(json.dumps(payload(report.runs, report.metrics, report.heads), allow_nan=False))
     assert [run["name"] for run in plain["runs"]] == ["bert", "t5", "vectors"]
     assert [stack["stack"] for stack in plain["runs"][1]["stacks"]] == ["encoder.", "decoder."]
     for stack, run in (
@@ -125,7 +125,7 @@ def test_the_page_is_complete_in_itself(report: Report, tmp_path: Path) -> None:
     assert all(value.startswith(("#", "data:")) for _, value in page.loads)
     assert "default-src 'none'" in text
     assert len(page.scripts) == 3
-    assert json.loads(page.scripts[1]) == payload(report.runs, report.metrics)
+    assert json.loads(page.scripts[1]) == payload(report.runs, report.metrics, report.heads)
     assert "<title>a &lt;b&gt; &amp; c</title>" in text
 
 

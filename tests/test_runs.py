@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import fastaniso
 from fastaniso import cli
 from fastaniso.runs import Run, compare, load_run
+from fastaniso.runs.attention import attentions_of, head_label, head_names
 from fastaniso.state import CorruptStateError
 
 
@@ -204,3 +206,25 @@ def test_a_run_given_as_read(bert: Path) -> None:
     read = load_run(bert, name="first")
     assert isinstance(read, Run)
     assert compare(read, bert).before == "first"
+
+
+def test_attention_head_by_head() -> None:
+    rows = {"mean_cosine": [0.5], "norm_of_mean": [2.0], "relative": [0.7], "unit": [0.6], "mean_norm": [3.0]}
+    pairs = {"position": "after rotation", "queries": {n: [*v, 0.1] for n, v in rows.items()}, "keys": rows}
+    pairs |= {"cosine_of_means": [-0.5, 0.25], "score_of_means": [-1.0, 2.0]}
+    scores: dict[str, Any] = {n: [0.1, 0.2] for n in ("normalized_entropy", "row_max", "row_median", "row_min")}
+    scores |= {"entropy": [None, 1.5], "score_mean": [0.0, 1.0], "score_variance": [4.0, 9.0]}
+    scores["attention_to"] = [[0.9, 0.1], [0.4, None]]
+    site = {"kind": "self", "attended": pairs, "projected": None, "attention": scores}
+    content = {"sites": [{"site": "block.0.self", **site}, {"site": "block.1.self", **site, "projected": pairs}]}
+    first, second = attentions_of(content)
+    assert (first.site, first.short_name, second.short_name) == ("block.0.self", "0", "1")
+    assert math.isnan(first.values["entropy"][0])
+    assert first.values["score_std"] == (2.0, 3.0)
+    assert first.values["first_key"] == (0.9, 0.4)
+    assert first.values["cosine_of_means"] == (-0.5, 0.25)
+    assert first.values["keys.relative"] == (0.7,)
+    assert head_names((first, second))[-1] == "before_rotation.keys.relative"
+    assert head_label("before_rotation.cosine_of_means") == "cos(Q̄, K̄) (before rotation)"
+    assert "before_rotation.entropy" not in second.values
+    assert list(attentions_of({})) == []

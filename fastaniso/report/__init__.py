@@ -1,5 +1,6 @@
 """Pictures of results. matplotlib is imported when one is drawn, and plotly's script read when a page is made."""
 
+from fastaniso.report.heads import plot_heads
 from fastaniso.report.html import to_html
 from fastaniso.report.layers import plot_layers
 from fastaniso.report.pairs import plot_pairs
@@ -9,6 +10,7 @@ from fastaniso.report.subsamples import plot_subsamples
 
 __all__ = [
     "plot_drift",
+    "plot_heads",
     "plot_layers",
     "plot_metric",
     "plot_pairs",

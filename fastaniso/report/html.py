@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from fastaniso.runs.naming import Named
     from fastaniso.runs.run import Run
 
-_SCRIPTS = ("words.js", "looks.js", "figures.js", "sections.js", "page.js")
+_SCRIPTS = ("words.js", "looks.js", "figures.js", "heads.js", "sections.js", "page.js")
 
 
-def to_html(runs: Sequence[Run], metrics: Iterable[Named], *, title: str | None = None) -> str:
+def to_html(runs: Sequence[Run], metrics: Iterable[Named], heads: Iterable[Named], *, title: str | None = None) -> str:
     """The page of these runs. plotly's script, about 4.5 MB, is most of it."""
     heading = title or f"Anisotropy of {', '.join(run.name for run in runs)}"
     parts = {
@@ -27,7 +27,7 @@ def to_html(runs: Sequence[Run], metrics: Iterable[Named], *, title: str | None 
         "style": _asset("page.css"),
         "plotly": _plotly(),
         "script": "\n".join(_asset(name) for name in _SCRIPTS),
-        "payload": _embedded(payload(runs, metrics)),
+        "payload": _embedded(payload(runs, metrics, heads)),
     }
     page = _asset("page.html")
     # One pass over the template: what is filled in may hold anything.

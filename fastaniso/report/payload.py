@@ -30,10 +30,11 @@ _BARS = 256
 _QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 
 
-def payload(runs: Sequence[Run], metrics: Iterable[Named]) -> dict[str, Any]:
+def payload(runs: Sequence[Run], metrics: Iterable[Named], heads: Iterable[Named]) -> dict[str, Any]:
     """Runs and metrics as JSON takes them: null for nan and ±inf."""
     return {
         "metrics": [metric._asdict() for metric in metrics],
+        "heads": [{**value._asdict(), "name": value.name.partition(".")[2]} for value in heads],
         "drifts": DRIFTS,
         "runs": [_run(run) for run in runs],
     }
@@ -60,6 +61,15 @@ def _run(run: Run) -> dict[str, Any]:
             for stack, sites in run.stacks.items()
         ],
         "pairs": None if run.pairs is None else _pairs(run.pairs),
+        "attentions": [
+            {
+                "site": attention.site,
+                "short": attention.short_name,
+                "kind": attention.kind,
+                "values": {name: [_rounded(value) for value in values] for name, values in attention.values.items()},
+            }
+            for attention in run.attentions
+        ],
     }
 
 

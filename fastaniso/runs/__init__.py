@@ -3,6 +3,17 @@
 from fastaniso.runs.comparison import Change, Comparison, compare
 from fastaniso.runs.reading import load_run
 from fastaniso.runs.report import Report, load_report
-from fastaniso.runs.run import Noise, Run, RunSite
+from fastaniso.runs.run import Noise, Run, RunAttention, RunSite
 
-__all__ = ["Change", "Comparison", "Noise", "Report", "Run", "RunSite", "compare", "load_report", "load_run"]
+__all__ = [
+    "Change",
+    "Comparison",
+    "Noise",
+    "Report",
+    "Run",
+    "RunAttention",
+    "RunSite",
+    "compare",
+    "load_report",
+    "load_run",
+]

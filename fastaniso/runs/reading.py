@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastaniso.result import Dropped, PairStatistics
+from fastaniso.runs.attention import attentions_of
 from fastaniso.runs.run import Noise, Run, RunSite
 from fastaniso.scanning.result import prefix_of
 from fastaniso.scanning.saving import state_path
@@ -66,6 +67,7 @@ def load_run(folder: str | os.PathLike[str], *, name: str | None = None) -> Run:
         about=about,
         sites=sites,
         pairs=pairs,
+        attentions=tuple(attentions_of(content.get("attention") or {})),
         notes=tuple(content.get("notes", ())),
         missing=tuple(dict.fromkeys(missing)),
         conventions=content.get("conventions", {}),

@@ -9,12 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fastaniso.runs.attention import head_label, head_names, is_signed
 from fastaniso.runs.naming import Named, named_metrics
 from fastaniso.runs.reading import load_run
 from fastaniso.runs.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+HEADS = "heads."
+"""What stands before the name of a value of each head."""
 
 FIGURES = ("drift", "spectrum", "top_dimensions", "pairs")
 
@@ -40,6 +44,16 @@ class Report:
         return named_metrics(self.runs)
 
     @property
+    def heads(self) -> tuple[Named, ...]:
+        """What any run says of queries, keys and attention head by head: ``plot`` draws it as a heat map."""
+        names = head_names(tuple(attention for run in self.runs for attention in run.attentions))
+        conventions = {name: text for run in self.runs for name, text in run.conventions.items()}
+        return tuple(
+            Named(f"{HEADS}{name}", head_label(name), "signed" if is_signed(name) else "", conventions.get(name, ""))
+            for name in names
+        )
+
+    @property
     def sites(self) -> tuple[str, ...]:
         """The sites of all runs, those of the first run first."""
         return tuple(dict.fromkeys(site.site for run in self.runs for site in run.own_sites))
@@ -48,8 +62,9 @@ class Report:
         """A figure, not shown: ``figure.savefig("out.svg")`` writes it. Needs ``pip install 'fastaniso[plot]'``.
 
         Args:
-            what: A metric over the layers, as ``metrics`` names them; "drift" against the mean cosine; "spectrum" or
-                "top_dimensions" of a site; "pairs", the distribution of the cosine in the run that has it.
+            what: A metric over the layers, as ``metrics`` names them; a value of each head, as ``heads`` does; "drift"
+                against the mean cosine; "spectrum" or "top_dimensions" of a site; "pairs", the distribution of the
+                cosine in the run that has it.
             site: For "spectrum" and "top_dimensions": by default the last site that is a layer.
         """
         from fastaniso import report
@@ -67,14 +82,18 @@ class Report:
         for metric in self.metrics:
             if metric.name == what:
                 return report.plot_metric(self.runs, metric.name, metric.label, metric.convention)
-        names = ", ".join((*FIGURES, *(metric.name for metric in self.metrics)))
+        for metric in self.heads:
+            if metric.name == what:
+                name = what.removeprefix(HEADS)
+                return report.plot_heads(self.runs, name, metric.label, signed=is_signed(name))
+        names = ", ".join((*FIGURES, *(metric.name for metric in (*self.metrics, *self.heads))))
         raise ValueError(f"what: no figure {what!r}; there are {names}")
 
     def to_html(self, *, title: str | None = None) -> str:
         """The page: everything it shows and runs is in it. Needs ``pip install 'fastaniso[html]'``."""
         from fastaniso.report import to_html
 
-        return to_html(self.runs, self.metrics, title=title)
+        return to_html(self.runs, self.metrics, self.heads, title=title)
 
     def save_html(self, path: str | os.PathLike[str], *, title: str | None = None) -> Path:
         """Write ``to_html`` to ``path``."""

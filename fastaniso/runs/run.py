@@ -56,6 +56,21 @@ class RunSite:
 
 
 @dataclass(frozen=True, eq=False)
+class RunAttention:
+    """One attention, ``kind`` "self" or "cross"; ``short_name`` is what tells it from the others.
+
+    ``values`` by name have a number a head (of keys: a head of keys): "entropy", "score_std", …; of queries and keys
+    "cosine_of_means", "queries.relative", …, and where they are rotated "before_rotation.cosine_of_means", …. nan where
+    the model's scores are not those that were seen.
+    """
+
+    site: str
+    short_name: str
+    kind: str
+    values: Mapping[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True, eq=False)
 class Run:
     """A folder of results read back: a ``scan`` of a model, or a ``measure`` of stored vectors (one site, "vectors").
 
@@ -69,6 +84,7 @@ class Run:
     about: Mapping[str, Any]
     sites: tuple[RunSite, ...]
     pairs: PairStatistics | None
+    attentions: tuple[RunAttention, ...]
     notes: tuple[str, ...]
     missing: tuple[str, ...]
     conventions: Mapping[str, str] = field(repr=False)

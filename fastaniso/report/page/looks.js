@@ -64,7 +64,7 @@ function layout(x, y, more = {}) {
     margin: { l: 58, r: 14, t: 18, b: 48 },
     xaxis: x, yaxis: y, dragmode: false, hovermode: "closest",
     hoverlabel: { bgcolor: css("card"), bordercolor: css("line"), font: { family: css("sans"), size: 13, color: css("ink") }, namelength: -1 },
-    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 12.5 } },
+    legend: { orientation: "h", traceorder: "normal", x: 0, y: 1.02, yanchor: "bottom", font: { size: 12.5 } },
     ...more,
   };
 }

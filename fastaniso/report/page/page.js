@@ -45,6 +45,7 @@ function start() {
   cards();
   layersSection(payload, lines);
   driftSection(payload, lines);
+  headsSection(payload);
   cosineSection(payload);
   siteSection(payload);
   provenanceSection(payload);

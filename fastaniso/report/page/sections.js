@@ -19,8 +19,9 @@ function figureBox(draw, { low = false } = {}) {
     if (event.key === "Escape") Plotly.Fx.unhover(plot);
     if (!steps) return;
     event.preventDefault();
-    at = moved(plot, at, steps);
-    if (at) tell(plot, at);
+    const map = plot.data[0].type === "heatmap";
+    at = (map ? movedOnMap : moved)(plot, at, steps);
+    if (at) tell(plot, at, map);
   });
   REDRAW.push(box);
   return box;
@@ -34,10 +35,17 @@ function moved(plot, at, [curves, points]) {
   return [curve, Math.min(Math.max(at[1] + points, 0), plot.data[curve].y.length - 1)];
 }
 
-function tell(plot, [curveNumber, pointNumber]) {
-  Plotly.Fx.hover(plot, [{ curveNumber, pointNumber }]);
-  const trace = plot.data[curveNumber];
-  const said = trace.customdata?.[pointNumber] ?? [];
+// In a heat map a step up or down is one to another row.
+function movedOnMap(plot, at, [rows, columns]) {
+  const { z } = plot.data[0];
+  if (at === null) return [0, 0];
+  return [Math.min(Math.max(at[0] - rows, 0), z.length - 1), Math.min(Math.max(at[1] + columns, 0), z[0].length - 1)];
+}
+
+function tell(plot, [first, second], map) {
+  Plotly.Fx.hover(plot, [map ? { curveNumber: 0, pointNumber: [first, second] } : { curveNumber: first, pointNumber: second }]);
+  const trace = plot.data[map ? 0 : first];
+  const said = (map ? trace.customdata[first]?.[second] : trace.customdata?.[second]) ?? [];
   document.getElementById("told").textContent = [trace.name, ...said].filter(Boolean).join(", ");
 }
 
