@@ -1,6 +1,5 @@
 """The rows of one side of all pairs, and the order in which panels of them meet."""
 
-# mypy: disable-error-code="no-untyped-call"
 from __future__ import annotations
 
 from collections.abc import Iterator

@@ -15,7 +15,7 @@ def count_in_bins(s, seen, histogram, low, high, BINS: tl.constexpr, SHARED_SLOT
     half = (high - low) * 0.5
     c = (s - (low + half)) * (1.0 / half)
     # The last bin is closed.
-    c = tl.minimum(tl.maximum(c, -1.0), 1.0 - 2.0**-24)
+    c = tl.minimum(tl.maximum(c, -1.0), 1.0 - 2.0**-22)
     c = tl.where(s < low, -1.0 - 1.0 / BINS, tl.where(s > high, 1.0 + 1.0 / BINS, c))
     if SHARED_SLOTS > 0:
         shared_histogram.count_some(tl.where(seen, c, 0.0), seen.to(tl.int32))
