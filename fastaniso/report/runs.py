@@ -63,6 +63,7 @@ def plot_drift(runs: Sequence[Run]) -> Figure:
         drawn = figure(7.5, 4.4)
         axes = drawn.subplots()
         methods = set()
+        named: list[tuple[str, tuple[float, float]]] = []
         for line in _lines(runs):
             layers = [site for site in line.sites if site.is_layer]
             found = line.run.drift_correlation()[line.stack]
@@ -71,8 +72,9 @@ def plot_drift(runs: Sequence[Run]) -> Figure:
             x = [site.values["drift.norm_of_mean"] for site in layers]
             y = [site.values["mean_cosine"] for site in layers]
             axes.plot(x, y, label=line.label + tells, **{**line.look, "linewidth": 0.8})
-            for name, at in zip((site.short_name for site in layers), zip(x, y, strict=True), strict=True):
-                axes.annotate(name, at, xytext=(4, 4), textcoords="offset points", fontsize=7, color=GREY)
+            named += [(site.short_name, at) for site, at in zip(layers, zip(x, y, strict=True), strict=True)]
+        for name, at in _apart(named):
+            axes.annotate(name, at, xytext=(4, 4), textcoords="offset points", fontsize=7, color=GREY)
         label(axes, "Drift against anisotropy", "drift ‖mean‖ (units of the hidden state)", "mean cosine")
         axes.legend(loc="best")
         title(
@@ -86,6 +88,7 @@ def plot_spectrum(runs: Sequence[Run], site: str) -> Figure:
     with styled():
         drawn = figure(7.5, 4)
         axes = drawn.subplots()
+        lowest = 1.0
         for run, look in zip(runs, _looks(), strict=False):
             for found in run.sites:
                 if found.site == site and found.eigenvalues is not None:
@@ -93,8 +96,10 @@ def plot_spectrum(runs: Sequence[Run], site: str) -> Figure:
                     ranks = np.arange(1, len(shares) + 1)
                     axes.plot(ranks, shares, color=look["color"], linestyle=look["linestyle"], label=run.name)
                     axes.axhline(1 / found.dim, color=GREY, linestyle=":", linewidth=1)
+                    lowest = min(lowest, lowest_shown(shares))
         axes.set_xscale("log")
         axes.set_yscale("log")
+        axes.set_ylim(bottom=lowest)
         label(axes, f"Spectrum of {site}", "rank of the eigenvalue", "share of Σ‖x‖²")
         axes.legend(loc="lower left")
         title(drawn, _whose(runs), "eigenvalues of the uncentred second moments; dotted: isotropic, 1/d")
@@ -106,9 +111,10 @@ def plot_top_dimensions(runs: Sequence[Run], site: str) -> Figure:
     held = [(run, found) for run in runs for found in run.sites if found.site == site]
     with styled():
         drawn = figure(max(5.5, 4.5 * len(held)), 3.6)
-        for axes, (run, found) in zip(drawn.subplots(1, len(held), squeeze=False)[0], held, strict=True):
+        panels = drawn.subplots(1, len(held), squeeze=False, sharey=True)[0]
+        for axes, (run, found), look in zip(panels, held, _looks(), strict=False):
             shown = found.top_dimensions[:_BARS]
-            axes.bar(range(len(shown)), [value for _, value in shown], color=BLUE, width=0.7)
+            axes.bar(range(len(shown)), [value for _, value in shown], color=look["color"], width=0.7)
             axes.axhline(0, color=GREY, linewidth=0.8)
             axes.set_xticks(range(len(shown)), [str(dimension) for dimension, _ in shown])
             axes.grid(visible=False, axis="x")
@@ -122,6 +128,23 @@ def eigenvalue_shares(eigenvalues: np.typing.NDArray[np.float64]) -> np.typing.N
     total = eigenvalues.sum()
     shares = eigenvalues / total if total > 0 else eigenvalues
     return shares[shares > np.finfo(np.float64).eps * len(shares)]
+
+
+def lowest_shown(shares: np.typing.NDArray[np.float64]) -> float:
+    """Where a picture of a spectrum ends: LayerNorm leaves a direction to rounding, far below all others."""
+    return float(shares[int(0.98 * (len(shares) - 1))]) / 3 if len(shares) else 1.0
+
+
+def _apart(named: list[tuple[str, tuple[float, float]]]) -> Iterator[tuple[str, tuple[float, float]]]:
+    """Those that no other before them is near, so that names do not cover each other."""
+    points = np.array([at for _, at in named])
+    extent = np.ptp(points, axis=0) if len(points) else np.ones(2)
+    near = np.array([0.03, 0.05]) * np.where(extent > 0, extent, 1)
+    taken: list[int] = []
+    for i, point in enumerate(points):
+        if not (np.abs(points[taken] - point) < near).all(axis=-1).any():
+            taken.append(i)
+            yield named[i]
 
 
 def _looks() -> Iterator[dict[str, Any]]:

