@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -117,11 +116,6 @@ def made(family: Family, implementation: str) -> nn.Module:
     return transformers.AutoModel.from_config(family.config(), attn_implementation=implementation).eval()
 
 
-def asks_for_functions(model: nn.Module) -> bool:
-    """Whether the modules ask for their attention function (all of transformers 5), or compute it where they are."""
-    return hasattr(sys.modules[type(model).__module__], "ALL_ATTENTION_FUNCTIONS")
-
-
 def captured(family: Family, implementation: str) -> tuple[AttentionResult, Any]:
     """The result of a probe in one pass, and the maps of a copy that computes them."""
     torch.manual_seed(7)
@@ -196,8 +190,6 @@ def layers(maps: tuple[Tensor, ...], sites: list[Any]) -> Iterator[tuple[Any, Te
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "whisper"])
 def test_sums_are_those_of_eager_maps(name: str, implementation: str) -> None:
     family = FAMILIES[name]
-    if implementation == "eager" and not asks_for_functions(made(family, "eager")):
-        pytest.skip(f"{name} of transformers {transformers.__version__} computes its eager scores by itself")
     result, output = captured(family, implementation)
     torch.manual_seed(7)
     inputs = family.inputs()
@@ -232,3 +224,78 @@ def test_whisper_has_three_attentions_and_each_equals_its_maps(implementation: s
             assert_equal(site, attention, keep, keys, causal=causal, window=None)
             assert site.attended.queries.n == keep.numel()
             assert site.attended.keys.n == keys.numel()
+
+
+def test_canine_computes_its_scores_by_itself() -> None:
+    torch.manual_seed(7)
+    config = transformers.CanineConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        num_hash_buckets=64,
+        initializer_range=0.4,
+        attn_implementation="eager",
+    )
+    model = transformers.AutoModel.from_config(config).eval()
+    given = {"input_ids": torch.randint(4, 99, (2, 32)), "attention_mask": torch.ones(2, 32, dtype=torch.long)}
+    given["attention_mask"][0, 16:] = 0
+    with torch.no_grad(), probe_attention(model) as probe:
+        output = model(**given, output_attentions=True)
+    sites = probe.results().sites
+    # Characters, molecules of four, characters: maps of each call in the order of the flow.
+    for site, attention in layers(output.attentions, list(sites)):
+        keep = given["attention_mask"].bool()
+        keep = keep if attention.shape[2] == 32 else keep[:, ::4]
+        assert_equal(site, attention, keep, keep, causal=False, window=None)
+
+
+class OwnAttention(nn.Module):
+    """Attention as people write it: one projection for all, heads of keys shared by heads of queries."""
+
+    def __init__(self, way: str, *, heads: int = 4, groups: int = 2) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(32, (heads + 2 * groups) * 8)
+        self.out = nn.Linear(32, 32)
+        self.way, self.heads, self.groups = way, heads, groups
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (-1, 8)).transpose(1, 2).split((self.heads, self.groups, self.groups), 1)
+        if self.way == "product":
+            mixed = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        else:
+            k, v = (y.repeat_interleave(self.heads // self.groups, 1) for y in (k, v))
+            scores = (q @ k.mT) / math.sqrt(8)
+            later = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1)
+            if self.way == "scores capped in place":
+                scores.clamp_(-1, 1)
+            mixed = scores.masked_fill(later, -math.inf).softmax(-1) @ v
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+def maps_of(attention: OwnAttention, x: Tensor) -> Tensor:
+    q, k, _ = attention.qkv(x).unflatten(-1, (-1, 8)).transpose(1, 2).split((4, 2, 2), 1)
+    scores = q @ k.repeat_interleave(2, 1).mT / math.sqrt(8)
+    return scores.masked_fill(torch.ones(x.shape[1], x.shape[1], dtype=torch.bool).triu(1), -math.inf).softmax(-1)
+
+
+@pytest.mark.parametrize("way", ["product", "scores"])
+def test_a_module_that_is_nobodys_model(way: str) -> None:
+    torch.manual_seed(2)
+    model = nn.Sequential(nn.Linear(32, 32), OwnAttention(way))
+    x = 3 * torch.randn(2, 9, 32)
+    with torch.no_grad(), probe_attention(model) as probe:
+        model(x)
+        attention = maps_of(model[1], model[0](x))
+    (site,) = probe.results().sites
+    assert (site.site, site.heads, site.key_heads, site.attended.position) == ("1", 4, 2, "no rotation")
+    keep = torch.ones(2, 9, dtype=torch.bool)
+    assert_equal(site, attention, keep, keep, causal=True, window=None)
+
+
+def test_scores_that_are_changed_in_a_way_that_is_not_known_are_not_seen() -> None:
+    model = nn.Sequential(nn.Linear(32, 32), OwnAttention("scores capped in place"))
+    with torch.no_grad(), probe_attention(model) as probe:
+        model(torch.randn(2, 9, 32))
+    with pytest.raises(ValueError, match="Sequential made no attention that can be seen"):
+        probe.results()

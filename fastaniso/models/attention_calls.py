@@ -1,10 +1,10 @@
 """See what every attention of a model is given: the queries and keys that it scores, its mask and its scale.
 
-Two ways lead to an attention, and both are watched while the model runs. Modules of transformers ask
+Three ways lead to an attention, and all are watched while the model runs. Modules of transformers ask
 ``ALL_ATTENTION_FUNCTIONS`` for a function or take ``eager_attention_forward``: in the files of the model's own classes
-these two names stand for ones that look first and then do what they did. Everything else calls
-``scaled_dot_product_attention``, which a ``TorchFunctionMode`` sees. Queries and keys are final there: normed, rotated,
-and with as many heads of keys as the model keeps.
+these two names stand for ones that look first and then do what they did. Others call ``scaled_dot_product_attention``,
+or multiply queries by keys and take the softmax themselves (``attention_scores``): a ``TorchFunctionMode`` sees both.
+Queries and keys are final there: normed, rotated, and with as many heads of keys as the model keeps.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+
+from fastaniso.models.attention_scores import ScoreTrace, TracedScores
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,23 +114,28 @@ class _Flow:
 
 
 class _ProductMode(TorchFunctionMode):
-    """Sees ``scaled_dot_product_attention`` in this thread."""
+    """Sees ``scaled_dot_product_attention``, and products that end in a softmax, in this thread."""
 
     def __init__(self, flow: _Flow) -> None:
         super().__init__()
         self._flow = flow
+        self._trace = ScoreTrace()
 
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if function is functional.scaled_dot_product_attention and self._flow.sees and self._flow.inside:
-            self._flow.tell(_of_product(self._flow.inside[-1], *args, **kwargs))
-        return function(*args, **kwargs)
-
-
-_KEY_HEADS = ("num_key_value_heads", "num_kv_heads")
-"""What modules call the number of their heads of keys."""
+        flow = self._flow
+        if not flow.sees or not flow.inside:
+            return function(*args, **kwargs)
+        if function is functional.scaled_dot_product_attention:
+            flow.tell(_of_product(flow.inside[-1], *args, **kwargs))
+        scores = self._trace.before(function, args, kwargs)
+        if scores is not None:
+            flow.tell(_of_scores(flow.inside[-1], scores))
+        result = function(*args, **kwargs)
+        self._trace.after(function, args, kwargs, result)
+        return result
 
 
 def _of_product(
@@ -145,9 +152,6 @@ def _of_product(
 ) -> AttentionCall:
     if attn_mask is not None:
         attn_mask = attn_mask[(None,) * (4 - attn_mask.dim())]
-    own = next((n for name in _KEY_HEADS if isinstance(n := getattr(module, name, None), int)), 0)
-    if own and key.shape[1] == query.shape[1] and query.shape[1] % own == 0:
-        key = key[:, :: query.shape[1] // own]  # heads that share their keys had them copied for the product
     return AttentionCall(
         module=module,
         queries=query.detach(),
@@ -184,6 +188,20 @@ def _of_interface(
         scale=query.shape[-1] ** -0.5 if scale is None else float(scale),
         bias=options.get("position_bias"),
         changes=tuple(name for name, made in changes.items() if made),
+    )
+
+
+def _of_scores(module: nn.Module, scores: TracedScores) -> AttentionCall:
+    return AttentionCall(
+        module=module,
+        queries=scores.queries,
+        keys=scores.keys,
+        mask=None if scores.added is None else scores.added[(None,) * (4 - scores.added.dim())],
+        causal=scores.added is not None and bool(getattr(module, "is_decoder", False)),
+        window=None,
+        scale=scores.scale,
+        bias=None,
+        changes=(),
     )
 
 

@@ -13,9 +13,7 @@ import torch
 from torch import Tensor
 
 from fastaniso.models.attention_calls import AttentionCall
-
-_BLOCKED = -1000.0
-"""What is added to a score at most so that its key counts as hidden: masks add from −10⁴ down to −∞."""
+from fastaniso.models.attention_scores import BLOCKED
 
 
 class UnreadableMaskError(ValueError):
@@ -148,7 +146,7 @@ def _seen(mask: Tensor, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
     if mask.dtype == torch.bool:
         seen = mask
     else:
-        seen = mask > _BLOCKED
+        seen = mask > BLOCKED
         odd = (seen & (mask != 0)).sum()
     first = seen[:, :1]
     if seen.shape[1] > 1:

@@ -52,12 +52,14 @@ class Taken:
     """What is known of a call beside what the attention was given; None where it is not known.
 
     ``before`` are queries and keys before their rotation, where they are rotated at all (``rotated``); ``crosses`` says
-    whether keys come from other states than queries.
+    whether keys come from other states than queries. ``key_heads`` are those that the projections give, fewer than the
+    call has where keys were copied for the queries that share them.
     """
 
     before: Projected | None
     rotated: bool | None
     crosses: bool | None
+    key_heads: int
 
 
 @dataclass
@@ -103,11 +105,16 @@ class Projections:
         """What the projections gave for a call; looks for their layout, which waits for the device, the first time."""
         outputs = self._of.pop(call.module, None)
         if outputs is None:
-            return Taken(None, None, None)
+            return Taken(None, None, None, call.keys.shape[1])
         if call.module not in self._layouts:
             self._layouts[call.module] = _find_layout(outputs.given, call)
         layout, rotated = self._layouts[call.module]
-        return Taken(None if layout is None else layout.cut(outputs.given, call), rotated, _crosses(outputs.taken))
+        return Taken(
+            before=layout.cut(outputs.given, call.queries) if layout is not None and rotated else None,
+            rotated=rotated,
+            crosses=_crosses(outputs.taken),
+            key_heads=call.keys.shape[1] if layout is None else layout.key_heads,
+        )
 
     def _hold(self, module: nn.Module, name: str) -> Any:
         def hold(child: nn.Module, args: tuple[Any, ...], output: Any) -> None:
@@ -128,12 +135,14 @@ class _Layout:
     queries: str
     keys: str
     form: str
+    key_heads: int
 
-    def cut(self, given: dict[str, Tensor], call: AttentionCall) -> Projected | None:
-        """Views of the outputs as heads; None if they do not have the size for it."""
+    def cut(self, given: dict[str, Tensor], attended: Tensor) -> Projected | None:
+        """Views of the outputs as heads, as many as the ``attended`` queries; None if they do not have the size."""
         if self.queries not in given or self.keys not in given:
             return None
-        (sequences, heads, length, dim), groups = call.queries.shape, call.keys.shape[1]
+        sequences, heads, length, dim = attended.shape
+        groups = self.key_heads
         q, k = given[self.queries], given[self.keys]
         try:
             if self.form == "separate":
@@ -154,19 +163,39 @@ class _Layout:
 
 def _find_layout(given: dict[str, Tensor], call: AttentionCall) -> tuple[_Layout | None, bool | None]:
     """The first layout whose queries and keys are those of the call but for a rotation, and whether there is one."""
-    layouts = [_Layout(q, k, "separate") for q, k in SEPARATE if q in given and k in given]
-    layouts += [_Layout(name, name, form) for name in FUSED if name in given for form in ("blocks", "grouped")]
-    for layout in layouts:
-        projected = layout.cut(given, call)
+    for layout in _layouts(given, call):
+        projected = layout.cut(given, call.queries)
         if projected is None or projected.keys.shape[2] > call.keys.shape[2]:
             continue
-        keys = call.keys[:, :, -projected.keys.shape[2] :]
+        shared = call.keys.shape[1] // layout.key_heads
+        keys = call.keys[:, ::shared, -projected.keys.shape[2] :]
+        if shared > 1 and not torch.equal(call.keys, call.keys[:, ::shared].repeat_interleave(shared, 1)):
+            continue
         if _same_lengths(projected.queries, call.queries) and _same_lengths(projected.keys, keys):
             if not (_same(projected.queries, call.queries) and _same(projected.keys, keys)):
                 return layout, True
             # A norm may come after the rotation, and then tells nothing of it.
-            return None, None if "norm" in layout.queries else False
+            return layout, None if "norm" in layout.queries else False
     return None, None
+
+
+def _layouts(given: dict[str, Tensor], call: AttentionCall) -> Iterator[_Layout]:
+    """Layouts with as many heads of keys as their sizes say."""
+    heads, dim, held = call.queries.shape[1], call.queries.shape[3], call.keys.shape[1]
+
+    def fits(groups: int) -> bool:
+        return groups > 0 and held % groups == 0 and heads % groups == 0
+
+    for q, k in SEPARATE:
+        if q in given and k in given:
+            # The output of a norm of each head has the heads as an axis.
+            groups = given[k].shape[-1] // dim if given[k].shape[-1] > dim else held
+            if fits(groups):
+                yield _Layout(q, k, "separate", groups)
+    for name in FUSED:
+        if name in given and fits(groups := (given[name].shape[-1] // dim - heads) // 2):
+            yield _Layout(name, name, "blocks", groups)
+            yield _Layout(name, name, "grouped", groups)
 
 
 def _same_lengths(before: Tensor, after: Tensor) -> bool:

@@ -38,7 +38,7 @@ class AttentionSums:
         Raises ``UnreadableMaskError`` before anything is added.
         """
         reading = self._masks.read(call, keep)
-        queries, keys = _rows_of(call.queries), _rows_of(call.keys)
+        queries, keys = _rows_of(call.queries), _rows_of(call.keys[:, :: call.keys.shape[1] // taken.key_heads])
         biased = ("a position bias",) if reading.pattern.biased else ()
         self.crosses = bool(taken.crosses) if taken.crosses is not None else queries.shape[2] > keys.shape[2]
         self.rotated, self.changes, self.key_heads = taken.rotated, (*biased, *call.changes), keys.shape[1]
