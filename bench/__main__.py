@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from bench import catalogue, gram, moments, neighbors, pairs, picture, scaling, scan, small
+from bench import catalogue, gram, moments, neighbors, pairs, picture, probe, scaling, scan, small
 from bench.harness import WIDTH, Row, append, latest, read, show
 from bench.machine import cpu_name, environment_for, file_name
 from bench.options import Options
@@ -30,6 +30,7 @@ BENCHMARKS = {
     "scaling": scaling.run,
     "small": small.run,
     "scan": scan.run,
+    "probe": probe.run,
 }
 ROOT = Path(__file__).parents[1]
 

@@ -334,3 +334,12 @@ def test_the_trainer_of_lightning(tmp_path: Path) -> None:
     with pytest.raises(IndexError, match="as asked"):
         fit(module, integrations.LightningProbe(every=1))
     assert hooks_of(module) == before
+
+
+def test_the_benchmark_runs() -> None:
+    from bench import probe
+    from bench.options import Options
+
+    rows = probe.run(Options(threads=(1,), quick=True))
+    assert [row.contender for row in rows][:2] == [probe.BARE, probe.PROBED]
+    assert all(row.share_of_limit for row in rows)

@@ -8,13 +8,21 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.harness import Row
-from bench.targets import calls, catalogue, gram, moments, neighbors, pairs
+from bench.targets import calls, catalogue, gram, moments, neighbors, pairs, probe
 from bench.targets.gpu import GPU
 from bench.targets.target import Verdict
 from fastaniso.ops import cpu
 
 SHARES = (*moments.SHARES, *gram.SHARES, *pairs.SHARES, *neighbors.SHARES)
-OTHERS = (*moments.OTHERS, *gram.OTHERS, *pairs.OTHERS, *neighbors.OTHERS, *catalogue.OTHERS, *calls.OTHERS)
+OTHERS = (
+    *moments.OTHERS,
+    *gram.OTHERS,
+    *pairs.OTHERS,
+    *neighbors.OTHERS,
+    *catalogue.OTHERS,
+    *probe.OTHERS,
+    *calls.OTHERS,
+)
 
 
 def judge(rows: Sequence[Row]) -> list[Verdict]:
