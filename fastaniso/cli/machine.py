@@ -13,10 +13,12 @@ class DeviceMissingError(RuntimeError):
 
 
 def silence_transformers() -> None:
-    """transformers and the hub show bars of their own while they load."""
+    """transformers and the hub show bars of their own while they load, and advice about what is installed."""
     # Where it is not installed, loading the model says so in better words.
     with suppress(ModuleNotFoundError):
-        import_module("transformers.utils.logging").disable_progress_bar()
+        logging = import_module("transformers.utils.logging")
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
 
 
 def check_device(device: str | None) -> None:

@@ -177,8 +177,7 @@ def _check_memory(
 
 def _place(network: nn.Module, modality: Modality) -> tuple[torch.device, torch.dtype | None]:
     """Where a batch goes, and what its floating-point tensors become: the caller's own stay as they are."""
-    parameter = next(network.parameters())
-    return parameter.device, parameter.dtype if modality.follows_dtype else None
+    return _device(network), next(network.parameters()).dtype if modality.follows_dtype else None
 
 
 def _device(network: nn.Module) -> torch.device:
@@ -201,19 +200,20 @@ def _result(
         dropped=reader.dropped,
         sequences=reader.items,
         batches=reader.batches,
-        limited=modality.limit is not None and reader.kept >= modality.limit,
+        limited=(modality.limit is not None and reader.kept >= modality.limit)
+        or (modality.most_items is not None and reader.items >= modality.most_items),
         skipped=dict(modality.skips.counts),
         unit="positions" if anatomy.stacks[0].maps else modality.unit,
         item=modality.item,
     )
     sites = reader.results(partial=not complete)
     notes = [
-        *modality.notes,
-        *modality.skips.notes(modality.item),
+        *modality.remarks(),
         *(f"left out: {sentence}" for sentence in anatomy.left_out),
     ]
     if tokens.limited:
-        notes.append("these are the first tokens of the data: a beginning may keep to fewer topics than the whole")
+        what = tokens.item if modality.limit is None else tokens.unit
+        notes.append(f"these are the first {what} of the data: a beginning may keep to fewer topics than the whole")
     if not complete:
         notes.append("the scan ended early: the sites that the last batch did not reach lack its rows")
     notes += [note for site in sites for note in site.description.notes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +35,7 @@ class Clip:
 class Sounds:
     """A source of recordings: its name for the record, its size in bytes if known, and what was left out of it.
 
-    ``entries`` are names and files, or names and (samples, rate).
+    ``entries`` are names and files, or names and (samples, rate). ``changes`` counts the recordings that were changed.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Sounds:
     entries: Iterable[tuple[str, Any]]
     transcribed: bool
     skips: Skips = field(default_factory=Skips)
+    changes: Counter[str] = field(default_factory=Counter)
 
     def clips(self, *, rate: int, most: int, least: int) -> Iterator[Clip]:
         """Clips of at most ``most`` samples at ``rate``; a longer recording goes on in the next clip.
@@ -52,7 +54,7 @@ class Sounds:
         """
         for name, entry in self.entries:
             try:
-                pieces = _blocks(entry, rate)
+                pieces = self._blocks(entry, rate)
                 share = _share(entry, rate)
                 transcript = _transcript(entry)
                 for samples in _cut(pieces, most):
@@ -62,6 +64,28 @@ class Sounds:
                         yield Clip(name, samples, transcript, len(samples) * share)
             except _NotReadable as reason:
                 self.skips.add(str(reason), name)
+
+    def _blocks(self, entry: Any, rate: int) -> Iterator[Samples]:
+        """The recording at ``rate``, block by block: an hour of it is never in memory at once."""
+        if not isinstance(entry, Path):
+            samples, own = _given(entry)
+            self._count_changes(own, rate, samples.shape[1] if samples.ndim == 2 else 1)
+            yield from _resampled(iter([_one_channel(samples)]), own, rate)
+            return
+        soundfile = _import("soundfile")
+        try:
+            with soundfile.SoundFile(entry) as file:
+                self._count_changes(file.samplerate, rate, file.channels)
+                blocks = file.blocks(blocksize=BLOCK_SECONDS * file.samplerate, dtype="float32", always_2d=True)
+                yield from _resampled(map(_one_channel, blocks), file.samplerate, rate)
+        except soundfile.SoundFileError as error:
+            raise _NotReadable("unreadable (" + str(error).rpartition(": ")[2].rstrip(".") + ")") from error
+
+    def _count_changes(self, rate: int, wanted: int, channels: int) -> None:
+        if rate != wanted:
+            self.changes[f"resampled from {rate} to {wanted} Hz"] += 1
+        if channels > 1:
+            self.changes[f"{channels} channels averaged"] += 1
 
 
 def as_sounds(data: Any) -> Sounds:
@@ -84,21 +108,6 @@ def as_sounds(data: Any) -> Sounds:
 
 class _NotReadable(ValueError):
     pass
-
-
-def _blocks(entry: Any, rate: int) -> Iterator[Samples]:
-    """The recording at ``rate``, block by block: an hour of it is never in memory at once."""
-    if not isinstance(entry, Path):
-        samples, own = _given(entry)
-        yield from _resampled(iter([_one_channel(samples)]), own, rate)
-        return
-    soundfile = _import("soundfile")
-    try:
-        with soundfile.SoundFile(entry) as file:
-            blocks = file.blocks(blocksize=BLOCK_SECONDS * file.samplerate, dtype="float32", always_2d=True)
-            yield from _resampled(map(_one_channel, blocks), file.samplerate, rate)
-    except soundfile.SoundFileError as error:
-        raise _NotReadable("unreadable (" + str(error).rpartition(": ")[2].rstrip(".") + ")") from error
 
 
 def _given(entry: Any) -> tuple[Any, int]:

@@ -62,6 +62,9 @@ class Modality(ABC):
     limit: int | None = None
     """Measured positions after which the data end, if asked for."""
 
+    most_items: int | None = None
+    """Items after which the data end, if asked for."""
+
     follows_dtype: ClassVar[bool] = True
     """Whether floating-point inputs take the dtype of the model."""
 
@@ -89,6 +92,10 @@ class Modality(ABC):
             items=1,
             masks=lambda prefix, shape: batch.masks(prefix, (batch.items, shape[1])),
         )
+
+    def remarks(self) -> list[str]:
+        """What to know of the data as far as they were read."""
+        return [*self.notes, *self.skips.notes(self.item)]
 
     def nothing(self) -> ValueError:
         """The error where there was nothing to read."""

@@ -51,7 +51,7 @@ class SpeechModality(Modality):
         self._extractor = extractor
         self._tokenizer = tokenizer
         self._batch_size = batch_size
-        self._max_items = max_items
+        self.most_items = max_items
         self._input: str = extractor.model_input_names[0]
         if self._input not in (WAVEFORM, SPECTROGRAM) or not takes(network, self._input):
             raise ValueError(
@@ -69,7 +69,6 @@ class SpeechModality(Modality):
         self._decodes = feeds_decoder(network)
         if self._decodes and sounds.transcribed and tokenizer is None:
             raise ValueError("tokenizer: the transcripts beside the sounds need the model's tokenizer for its decoder")
-        self.notes.append("channels were averaged, and sounds resampled to the model's rate where theirs is another")
         self.provenance = {
             "feature_extractor": type(extractor).__name__,
             "sampling_rate": self._rate,
@@ -80,7 +79,7 @@ class SpeechModality(Modality):
 
     def batches(self) -> Iterator[ModelBatch]:
         """Clips, those of like length together."""
-        stream = islice(self._sounds.clips(rate=self._rate, most=self._most, least=self._shortest()), self._max_items)
+        stream = islice(self._sounds.clips(rate=self._rate, most=self._most, least=self._shortest()), self.most_items)
         while window := list(islice(stream, WINDOW * self._batch_size)):
             window.sort(key=lambda clip: len(clip.samples), reverse=True)
             padded = self._attends or self._fixed is not None
@@ -88,6 +87,10 @@ class SpeechModality(Modality):
             for run in runs:
                 for start in range(0, len(run), self._batch_size):
                     yield self._model_batch(run[start : start + self._batch_size])
+
+    def remarks(self) -> list[str]:
+        """With what was done to the recordings."""
+        return [*super().remarks(), *(f"{count:,} of the recordings: {what}" for what, count in self._sounds.changes.items())]
 
     def _longest_clip(self, max_seconds: float | None) -> int:
         if max_seconds is not None and not max_seconds > 0:

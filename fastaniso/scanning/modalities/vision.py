@@ -44,7 +44,7 @@ class VisionModality(Modality):
         self._images = images
         self._processor = processor
         self._batch_size = batch_size
-        self._max_items = max_items
+        self.most_items = max_items
         self.notes += getattr(processor, "notes", [])
         self.provenance = {
             "image_processor": type(processor).__name__,
@@ -56,7 +56,7 @@ class VisionModality(Modality):
         """Images of one size together, in their order."""
         waiting: dict[torch.Size, list[tuple[Tensor, int]]] = {}
         count = 0
-        for pixels, size in islice(self._pixels(), self._max_items):
+        for pixels, size in islice(self._pixels(), self.most_items):
             run = waiting.setdefault(pixels.shape, [])
             run.append((pixels, size))
             count += 1
