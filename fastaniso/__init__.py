@@ -174,6 +174,7 @@ __all__ = [
     "spectral_entropy",
     "stable_rank",
     "subsample_curve",
+    "tasks",
     "top_eigenvalue_share",
     "transforms",
     "two_nn",
@@ -190,6 +191,7 @@ _LAZY = {
     "open_source": "sources",
     "probe": "probing",
     "scan": "scanning",
+    "tasks": "tasks",
     "transforms": "transforms",
 }
 """Public names and the rooms that they come from: imported on first use, with what they need."""

@@ -40,8 +40,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runs": {"state", "statistics", "result", "scanning", "report"},
     "probing": {"state", "statistics", "result", "accumulator"},
     "integrations": {"probing", "rows", "ops", "state", "statistics", "result"},
+    "tasks": {"_version", "rows", "ops", "state", "sources", "pairing", "functional", "scanning", "progress"},
     "doctor": {"_version", "ops", "rows", "state"},
-    "cli": {"_version", "progress", "scanning", "runs", "doctor", "models", "sources", "statistics", "state"},
+    "cli": {"_version", "progress", "scanning", "tasks", "runs", "doctor", "models", "sources", "statistics", "state"},
     "__main__": {"cli"},
 }
 

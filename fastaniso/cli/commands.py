@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from fastaniso.cli import tasks
 from fastaniso.cli.ending import BEYOND, FAILED, INTERRUPTED, MISSING, deliver, keep_early, progress, reported
 from fastaniso.cli.machine import check_device, silence_transformers
 from fastaniso.cli.options import (
@@ -26,7 +27,7 @@ from fastaniso.cli.options import (
 
 _EXIT_CODES = (
     "Exit codes: 0 done; 1 the measurement failed (rows that cannot be normalised, a damaged file, too little memory); "
-    "2 wrong usage; 3 something needed is missing (a model, a package, a device); 130 interrupted."
+    "2 wrong usage; 3 something needed is missing (a model, a package, a device); 130 interrupted; 143 terminated."
 )
 
 app = typer.Typer(
@@ -289,6 +290,9 @@ def doctor(json: JsonOption = False, debug: DebugOption = False) -> None:
             raise typer.Exit(FAILED)
         if not diagnosis.usable:
             raise typer.Exit(MISSING)
+
+
+tasks.register(app, _EXIT_CODES)
 
 
 def main() -> None:

@@ -133,7 +133,7 @@ def visit_neighbors(
     for tile in _tiles(state, blocks, others, source, other_source):
         theirs = source if others is None else other_source
         # What a tile found is not held while the next one is visited.
-        state = _write(state, _find(tile, state.k, backend, precision, source, theirs, mutual=others is None), in_place)
+        state = written(state, _find(tile, state.k, backend, precision, source, theirs, mutual=others is None), in_place)
         yield state
 
 
@@ -206,7 +206,7 @@ def _find(
     )
 
 
-def _write(state: Neighbors, parts: Sequence[Neighbors], in_place: bool) -> Neighbors:
+def written(state: Neighbors, parts: Sequence[Neighbors], in_place: bool) -> Neighbors:
     """``state`` merged with parts that hold some of its rows: only those rows are looked at."""
     (part, *more) = parts
     # Of no row, or of rows that have met no candidate: the part is all there is.

@@ -9,7 +9,6 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from fastaniso.accumulator import SCATTERS, scatters_for
 from fastaniso.functional.neighborhood import check_k
@@ -17,20 +16,15 @@ from fastaniso.functional.pairwise import checked_options
 from fastaniso.ops.dispatch import resolve
 from fastaniso.pairing.tiles import rows_in_block
 from fastaniso.progress import Report, reporter
-from fastaniso.result import NearestNeighbors
 from fastaniso.scanning.checkpoint import Checkpoint
 from fastaniso.scanning.measured import MeasureResult
+from fastaniso.scanning.measuring import measured
 from fastaniso.scanning.memory import check_memory
 from fastaniso.scanning.passes import Passes
-from fastaniso.scanning.provenance import versions
 from fastaniso.sources import open_source
-from fastaniso.state import Neighbors
 from fastaniso.statistics.catalogue import asked_for, merged_needs
-from fastaniso.statistics.describe import describe
 from fastaniso.statistics.host import check_invalid_option
 from fastaniso.statistics.metric import AGAIN
-from fastaniso.statistics.neighbors import describe_hubness
-from fastaniso.statistics.pairs import pair_statistics
 
 BLOCK_BYTES = 64 << 20
 """Bytes read at once in a linear pass, between two signs of progress."""
@@ -131,24 +125,16 @@ def measure(
             states["neighbors"] = passes.neighbors(k=neighbors, block_rows=rows_of_tile)
         calls = merged_needs(asked).get(AGAIN, {}).get("calls", ())
         again = passes.again(calls, block_rows=rows_at_once)
-        description = describe(states["vectors"], invalid=invalid, asked=asked, passes=again)
-        of_rows: dict[str, Any] = {"n": description.n, "dropped": description.dropped}
-        statistics = pair_statistics(states["pairs"], **of_rows) if pairs else None
-        nearest: Neighbors | None = states.get("neighbors")
-        hubs = None if nearest is None else describe_hubness(nearest, source.count, _kept(nearest), **of_rows)
-    return MeasureResult(
-        data=tuple(part.name for part in source.parts),
-        description=description,
-        pairs=statistics,
-        hubness=hubs,
-        neighbors=None if nearest is None else NearestNeighbors(nearest.cosines, nearest.indices),
+    return measured(
+        states,
+        names=[part.name for part in source.parts],
+        count=source.count,
+        dtype=source.dtype,
+        device=str(device),
+        invalid=invalid,
+        asked=asked,
+        again=again,
         seconds=perf_counter() - began,
-        provenance={
-            "dtypes": [str(source.dtype).removeprefix("torch.")],
-            "device": str(device),
-            "versions": versions(),
-        },
-        states=states,
     )
 
 
@@ -157,9 +143,3 @@ def _check_rows(block_rows: int | None) -> None:
         return
     if isinstance(block_rows, bool) or not isinstance(block_rows, int) or block_rows < 1:
         raise ValueError(f"block_rows: expected a positive int, got {block_rows!r}")
-
-
-def _kept(neighbors: Neighbors) -> Tensor | None:
-    """The rows that count, where not all do: where there are two of them, each has a neighbour."""
-    found = neighbors.indices[:, 0] >= 0
-    return None if bool(found.all()) or not bool(found.any()) else torch.nonzero(found)[:, 0]

@@ -1,0 +1,159 @@
+"""The commands ``fastaniso plan``, ``run`` and ``merge``: one measurement by any number of processes."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+from fastaniso.cli.ending import deliver, progress, reported
+from fastaniso.cli.machine import check_device
+from fastaniso.cli.options import (
+    Backend,
+    DebugOption,
+    GramOption,
+    JsonOption,
+    KernelOption,
+    OmitOption,
+    OutOption,
+    QuietOption,
+)
+
+TERMINATED = 143
+
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of the manifest.", file_okay=False)]
+
+
+def plan(
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", exists=True, help="A file of vectors, or a folder of shards.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", file_okay=False, help="Where the manifest is written.")],
+    tensor: Annotated[str | None, typer.Option(help="Name of the tensor, where a file holds several.")] = None,
+    column: Annotated[str | None, typer.Option(help="Name of the column, where a table holds several.")] = None,
+    gram: GramOption = True,
+    pairs: Annotated[bool, typer.Option("--pairs", help="Also all pairs, O(n²).")] = False,
+    bins: Annotated[int, typer.Option(min=64, max=8192, help="Bins of the histogram.")] = 2048,
+    threshold: Annotated[
+        list[float] | None, typer.Option(min=-1, max=1, help="Share of pairs above this cosine; may be repeated.")
+    ] = None,
+    uniformity_t: Annotated[float, typer.Option(help="The t of the uniformity.")] = 2.0,
+    neighbors: Annotated[
+        int | None, typer.Option(min=1, max=128, metavar="K", help="Also the K nearest neighbours of each row, O(n²).")
+    ] = None,
+    tiles: Annotated[int | None, typer.Option(min=1, help="At least about so many tiles.")] = None,
+    device: Annotated[str, typer.Option(help="The kind of device that runs will use.")] = "cpu",
+    backend: KernelOption = Backend.auto,
+    debug: DebugOption = False,
+) -> None:
+    """Cut a measurement of stored vectors into tiles that any number of processes do; nothing is measured yet."""
+    with reported(debug):
+        from fastaniso.tasks import plan_tasks
+
+        manifest = plan_tasks(
+            data,
+            out,
+            tensor=tensor,
+            column=column,
+            gram=gram,
+            pairs=pairs,
+            bins=bins,
+            thresholds=threshold or (),
+            uniformity_t=uniformity_t,
+            neighbors=neighbors,
+            tiles=tiles,
+            backend=backend.value,
+            device=device,
+        )
+        print(
+            f"{manifest.count:,} rows of {manifest.dim} in {manifest.blocks:,} blocks: {len(manifest.tiles):,} tiles\n"
+            f"next, for i from 0 to N−1: fastaniso run {out} --data {data if data.is_dir() else data.parent} --task i/N"
+            f"\nthen: fastaniso merge {out}"
+        )
+
+
+def run(
+    folder: Folder,
+    data: Annotated[
+        Path, typer.Option(metavar="DIR", exists=True, file_okay=False, help="The folder of the files planned for.")
+    ],
+    task: Annotated[
+        str | None,
+        typer.Option(metavar="i/N", help="Which share of the tiles, from 0/N to N−1/N; under torchrun, the rank's."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where tiles are measured.")] = "cpu",
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Do one share of the tiles of a manifest; what is done already is left, so the same command goes on.
+
+    Killed or interrupted, it loses the tile under way. SIGTERM, which schedulers send before they kill, ends it at once
+    with exit code 143.
+    """
+    # torchrun tells each of its processes which of how many it is.
+    task = task or f"{os.environ.get('RANK', 0)}/{os.environ.get('WORLD_SIZE', 1)}"
+    found = re.fullmatch(r"(\d{1,9})/(\d{1,9})", task)
+    if found is None or int(found[1]) >= int(found[2]):
+        raise typer.BadParameter(f"expected i/N with 0 ≤ i < N, got {task}", param_hint="--task")
+    with reported(debug) as last, _ended_by_sigterm():
+        from fastaniso.tasks import run_task
+
+        check_device(device)
+        with progress(quiet, last) as report:
+            done = run_task(folder, data, task=(int(found[1]), int(found[2])), device=device, progress=report)
+        print(f"task {task}: {done:,} tiles done, none is left")
+
+
+def merge(
+    folder: Folder,
+    partial: Annotated[bool, typer.Option("--partial", help="Fold what is there, though tiles are missing.")] = False,
+    omit_invalid: OmitOption = False,
+    out: OutOption = None,
+    json: JsonOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Fold the states that all runs left into one result, the same for any number of them; says what is missing.
+
+    Exit code 1 if tiles are missing, unless --partial.
+    """
+    with reported(debug):
+        from fastaniso.tasks import fold
+
+        folded = fold(folder, partial=partial, invalid="omit" if omit_invalid else "raise")
+        deliver(folded.result, out, json)
+        if folded.missing:
+            names = ", ".join(tile.files[0] for tile in folded.missing[:8]) + (" …" if len(folded.missing) > 8 else "")
+            print(
+                f"fastaniso: {len(folded.missing):,} of {folded.total:,} tiles are missing and not in these figures: "
+                f"{names}",
+                file=sys.stderr,
+            )
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """What is under way unwinds, so that nothing half written is left."""
+
+    def terminated(number: int, frame: FrameType | None) -> None:
+        print("fastaniso: terminated; the tiles done are kept, and the same command goes on", file=sys.stderr)
+        raise SystemExit(TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, terminated)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def register(app: typer.Typer, epilog: str) -> None:
+    """Add the commands to the program's."""
+    for command in (plan, run, merge):
+        app.command(epilog=epilog)(command)
