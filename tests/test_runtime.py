@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import fastaniso
+from fastaniso.heads import as_heads
 from fastaniso.ops import cpu, dispatch
 from fastaniso.rows import as_rows
 
@@ -60,6 +61,7 @@ LONG = {
     "gram": lambda: dispatch.gram(as_rows(torch.randn(1, 256).expand(50_000_000, 256))),
     "pairs": lambda: dispatch.pairs(as_rows(torch.randn(1, 256).expand(500_000, 256)), bins=256),
     "neighbors": lambda: dispatch.neighbors(as_rows(torch.randn(500_000, 16)), k=2),
+    "attention": lambda: dispatch.attention(as_heads(*[torch.randn(1, 1, 1, 64).expand(1, 8, 60_000, 64)] * 2)),
 }
 
 

@@ -13,10 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from fastaniso.heads import as_heads
 from fastaniso.ops import dispatch as ops
 from fastaniso.rows import as_rows
 from fastaniso.state import (
     NO_ROW,
+    Attention,
     CorruptStateError,
     Coverage,
     Gram,
@@ -56,7 +58,13 @@ def _neighbors(x: torch.Tensor = X, k: int = 3, **options: Any) -> Neighbors:
     return ops.neighbors(as_rows(x), k=k, backend=BACKEND, **options)
 
 
+def _attention(x: torch.Tensor = X, **options: Any) -> Attention:
+    heads = as_heads(x.view(1, 1, -1, 4), x.view(1, 1, -1, 4))
+    return ops.attention(heads, backend=BACKEND, window=5, bins=16, positions=3, **options)
+
+
 MAKERS = {"Moments": _moments, "Gram": _gram, "GroupMoments": _groups, "Pairs": _pairs, "Neighbors": _neighbors}
+MAKERS |= {"Attention": _attention}
 
 
 @pytest.fixture(params=MAKERS)
@@ -79,6 +87,8 @@ def _empty_like(state: State) -> State:
         return Pairs.empty(state.dim, bins=state.bins, moments=state.moments is not None, **settings)
     if isinstance(state, Neighbors):
         return Neighbors.empty(state.dim, state.k, dtype=state.cosines.dtype)
+    if isinstance(state, Attention):
+        return Attention.empty(state.dim, state.heads, window=5, bins=16, positions=3)
     return type(state).empty(state.dim)
 
 
