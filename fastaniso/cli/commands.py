@@ -259,8 +259,8 @@ def compare(
 ) -> None:
     """Say what changed between two runs, site by site, and whether it is beyond the noise of the data.
 
-    The noise is that of other data of the same kind: at least as if every row were drawn by itself, at most as if only
-    whole sequences were. Spectral scores have none that follows from what a run keeps. JSON holds every metric.
+    The noise is that of other data of the same kind: what it likely is where rows of a sequence are alike, and at
+    most. Spectral scores have none that follows from what a run keeps. JSON holds every metric.
     """
     with reported(debug):
         from fastaniso.runs import compare as compared

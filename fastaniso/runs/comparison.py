@@ -19,29 +19,30 @@ FORMAT_VERSION = 1
 CONFIDENT = 1.96
 """Standard errors to either side that hold a normal deviation in 95 of 100 cases."""
 
-BEYOND, UNDECIDED, WITHIN, UNKNOWN = "beyond", "undecided", "within", "unknown"
+BEYOND, LIKELY, WITHIN, UNKNOWN = "beyond", "likely beyond", "within", "unknown"
 
 CONVENTIONS = {
     "change": "after - before",
-    "noise": "half width of the 95 % interval of a change between two independent runs of nothing but other data: "
-    "1.96 sqrt(SE_a^2 + SE_b^2), if every row were an independent draw, and at most, if only sequences are",
+    "noise": "half width of the 95 % interval of a change between two runs of nothing but other data, "
+    "1.96 sqrt(SE_a^2 + SE_b^2): if every row were an independent draw; likely, if sequences are, of one size, and "
+    "explain the same share of the variance in every direction; at most, as the sums kept allow",
     BEYOND: "|change| is above the most the noise can be",
-    UNDECIDED: "|change| is between both: states do not tell how alike the rows of a sequence are along the mean",
-    WITHIN: "|change| is no more than the least the noise can be",
+    LIKELY: "|change| is above what the noise likely is, and not above the most",
+    WITHIN: "|change| is no more than the noise likely is",
     UNKNOWN: "the states hold nothing that the noise of this value follows from",
 }
 
 
 @dataclass(frozen=True)
 class Change:
-    """A metric of a site in both runs; ``noise`` (least, most) is None where unknown, ``verdict`` as in conventions."""
+    """A metric of a site in both runs; ``noise`` is (of rows, likely, most) as in the conventions, or None: unknown."""
 
     site: str
     metric: str
     before: float
     after: float
     change: float
-    noise: tuple[float, float] | None
+    noise: tuple[float, float, float] | None
     verdict: str
 
 
@@ -102,10 +103,10 @@ def compare(before: str | os.PathLike[str] | Run, after: str | os.PathLike[str] 
     """What changed from one run to another, site by site, and whether it is beyond the noise of the data.
 
     Sites are the same by name, metrics are all that both have. The noise is that of other texts (images, rows) of the
-    same kind through the same model, bracketed from the states: at least as if every row were an independent draw, at
-    most as the sequences and how alike their rows are allow. The mean cosine, the drift and the mean norm have one;
-    spectral scores have none, because no sum over all rows tells how they spread. Two runs on the same data differ by
-    less: there the bracket is too wide rather than too narrow.
+    same kind through the same model, from the states: as if every row were an independent draw; likely, as how alike
+    the rows of a sequence are suggests; and at most, as it allows. The mean cosine, the drift and the mean norm have
+    one; spectral scores have none, because no sum over all rows tells how they spread. Runs on the same data differ by
+    less than two independent ones: there it is too wide rather than too narrow.
 
     Args:
         before: A folder that ``scan`` or ``measure`` wrote, or a ``Run``.
@@ -122,7 +123,7 @@ def compare(before: str | os.PathLike[str] | Run, after: str | os.PathLike[str] 
     notes = [f"{run.name} lacks {what}" for run in (a, b) for what in run.missing]
     tested = sum(change.verdict != UNKNOWN for change in changes)
     if tested:
-        notes.append(f"of {tested} values one in twenty may be beyond the least noise by chance alone")
+        notes.append(f"of {tested} values one in twenty may be beyond the likely noise by chance alone")
     return Comparison(
         before=a.name,
         after=b.name,
@@ -141,18 +142,18 @@ def _changes(before: RunSite, after: RunSite) -> Iterator[Change]:
         change = after.values[name] - value
         noise = None
         if name in before.noise and name in after.noise:
-            least, most = (
+            of_rows, likely, most = (
                 CONFIDENT * math.hypot(a, b) for a, b in zip(before.noise[name], after.noise[name], strict=True)
             )
-            noise = (least, most)
+            noise = (of_rows, likely, most)
         yield Change(before.site, name, value, after.values[name], change, noise, _verdict(change, noise))
 
 
-def _verdict(change: float, noise: tuple[float, float] | None) -> str:
+def _verdict(change: float, noise: tuple[float, float, float] | None) -> str:
     if noise is None:
         return UNKNOWN
-    least, most = noise
-    return BEYOND if abs(change) > most else WITHIN if abs(change) <= least else UNDECIDED
+    _, likely, most = noise
+    return BEYOND if abs(change) > most else LIKELY if abs(change) > likely else WITHIN
 
 
 def _made_differently(a: Run, b: Run) -> Iterator[tuple[str, tuple[Any, Any]]]:

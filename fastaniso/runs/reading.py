@@ -56,7 +56,7 @@ def load_run(folder: str | os.PathLike[str], *, name: str | None = None) -> Run:
         about: dict[str, Any] = {key: content[key] for key in ("model", "data") if key in content}
         pairs = None
     else:
-        sites = (_site(folder, {"site": "vectors", "same_as": None, **content}, "", missing, in_sequence=1),)
+        sites = (_site(folder, {"site": "vectors", "same_as": None, **content}, "", missing, sizes=(1, 1)),)
         about = {"data": ", ".join(content.get("data", ()))}
         pairs = _pairs(folder, content, missing)
     about |= {key: content[key] for key in ("tokens", "seconds") if key in content}
@@ -103,9 +103,9 @@ def _scan_sites(folder: Path, content: Mapping[str, Any], missing: list[str]) ->
         if site.get("same_as") in read:
             read[site["site"]] = _renamed(read[site["same_as"]], site["site"], site["same_as"])
         else:
-            sequences = site.get("sequences") or 0
-            in_sequence = longest or (site["n"] / sequences if sequences else math.nan)
-            read[site["site"]] = _site(folder, site, prefix_of(site["site"]), missing, in_sequence)
+            size = site["n"] / site["sequences"] if site.get("sequences") else math.nan
+            sizes = (size, max(longest or size, size))
+            read[site["site"]] = _site(folder, site, prefix_of(site["site"]), missing, sizes)
         yield read[site["site"]]
 
 
@@ -113,7 +113,9 @@ def _renamed(site: RunSite, name: str, same_as: str) -> RunSite:
     return RunSite(**{**vars(site), "site": name, "same_as": same_as})
 
 
-def _site(folder: Path, content: Mapping[str, Any], stack: str, missing: list[str], in_sequence: float) -> RunSite:
+def _site(
+    folder: Path, content: Mapping[str, Any], stack: str, missing: list[str], sizes: tuple[float, float]
+) -> RunSite:
     values = dict(_flat({name: content.get(name) for name in _VALUES} | content.get("metrics", {})))
     noise: dict[str, Noise] = {}
     eigenvalues = None
@@ -124,7 +126,7 @@ def _site(folder: Path, content: Mapping[str, Any], stack: str, missing: list[st
         values = {name: value for name, value in _flat(told.metrics) if name not in _TWICE} | values
         eigenvalues = told.eigenvalues
     if isinstance(state, Gram) and _has_both_scatters(state):
-        noise = _noise(state, values, in_sequence)
+        noise = _noise(state, values, sizes)
     elif state is not None:
         missing.append("the noise of its values and spectral scores: it was measured with gram=False")
     return RunSite(
@@ -152,12 +154,13 @@ def _has_both_scatters(state: Moments | Gram) -> bool:
     return isinstance(state, Gram) and state.scatter is not None and state.unit_scatter is not None
 
 
-def _noise(gram: Gram, values: Mapping[str, float], in_sequence: float) -> dict[str, Noise]:
-    """Of rows that come one by one (``in_sequence`` = 1), or in sequences of that size."""
+def _noise(gram: Gram, values: Mapping[str, float], sizes: tuple[float, float]) -> dict[str, Noise]:
+    """``sizes`` are the mean and the largest number of rows of a sequence, 1 and 1 where rows come one by one."""
+    size, largest = sizes
     excess = 0.0
-    if in_sequence != 1:
+    if largest != 1:
         excess = values.get("within_sequence", math.nan) - values.get("across_sequences", math.nan)
-    errors = standard_errors(gram, in_sequence=in_sequence, excess=excess)
+    errors = standard_errors(gram, size=size, largest=largest, excess=excess)
     names = ("mean_cosine", "drift.norm_of_mean", "drift.unit", "drift.relative", "norms.mean")
     found = {name: Noise(*error.tolist()) for name, error in zip(names, errors, strict=True)}
     return {name: noise for name, noise in found.items() if all(map(math.isfinite, noise))}

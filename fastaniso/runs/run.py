@@ -19,9 +19,13 @@ DRIFTS = ("norm_of_mean", "relative", "unit")
 
 
 class Noise(NamedTuple):
-    """Standard errors over the draw of the data: if every row were drawn by itself, and at most, if sequences are."""
+    """Standard errors over the draw of the data: if rows were drawn one by one; if sequences are, likely and at most.
+
+    Likely: the share of the variance that sequences explain is the same in every direction, sequences are of one size.
+    """
 
     rows: float
+    likely: float
     most: float
 
 

@@ -18,7 +18,7 @@ SHOWN = (
 """What a table shows unless asked for others: a block each is as much as one reads."""
 
 _HEAD = ("site", "before", "after", "change", "noise (95 %)", "")
-_WORDS = {"beyond": "beyond the noise", "within": "within", "undecided": "undecided", "unknown": ""}
+_WORDS = {"beyond": "beyond the noise", "likely beyond": "likely beyond", "within": "within", "unknown": ""}
 
 
 def comparison_table(comparison: Comparison) -> str:
@@ -36,7 +36,8 @@ def comparison_table(comparison: Comparison) -> str:
         if sites:
             lines.append(f"only in {which}: {', '.join(sites)}")
     counted = len(comparison.changes)
-    lines.append(f"{len(comparison.beyond)} of {counted} values changed beyond the noise")
+    likely = sum(change.verdict == "likely beyond" for change in comparison.changes)
+    lines.append(f"of {counted} values {len(comparison.beyond)} changed beyond the noise, {likely} likely beyond")
     return "\n".join((*lines, *(f"note: {note}" for note in comparison.notes)))
 
 
@@ -55,8 +56,8 @@ def _block(heading: str, changes: list[Change]) -> list[str]:
 def _cells(change: Change) -> tuple[str, ...]:
     noise = ""
     if change.noise is not None:
-        least, most = (f"{half:.2g}" for half in change.noise)
-        noise = f"± {least}" if least == most else f"± {least} to {most}"
+        _, likely, most = (f"{half:.2g}" for half in change.noise)
+        noise = f"± {likely}" if likely == most else f"± {likely}, at most {most}"
     return (
         change.site,
         number(change.before),
