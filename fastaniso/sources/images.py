@@ -75,21 +75,23 @@ class _NotReadable(ValueError):
 
 def _rgb(pillow: ModuleType, entry: Any) -> Any:
     """The image as it is meant to be seen (turned as its camera noted), in RGB: grey becomes three equal channels."""
-    picture = entry
     try:
         if isinstance(entry, Path):
-            picture = pillow.Image.open(entry)
-        elif not isinstance(entry, pillow.Image.Image):
-            picture = _from_array(pillow, entry)
-        picture = pillow.ImageOps.exif_transpose(picture)
+            with entry.open("rb") as file:
+                return _converted(pillow, pillow.Image.open(file))
+        given = isinstance(entry, pillow.Image.Image)
+        return _converted(pillow, entry if given else _from_array(pillow, entry))
     except (OSError, SyntaxError, ValueError, pillow.Image.DecompressionBombError) as error:
         if isinstance(error, _NotReadable):
             raise
         raise _NotReadable(f"unreadable ({type(error).__name__})") from error
+
+
+def _converted(pillow: ModuleType, picture: Any) -> Any:
     if picture.mode not in _EIGHT_BITS:
         # Conversion would cut 16 bits off at 255, which shows as white.
         raise _NotReadable(f"mode {picture.mode}, not eight bits a channel")
-    return picture.convert("RGB")
+    return pillow.ImageOps.exif_transpose(picture).convert("RGB")
 
 
 def _from_array(pillow: ModuleType, entry: Any) -> Any:

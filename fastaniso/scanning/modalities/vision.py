@@ -45,6 +45,8 @@ class VisionModality(Modality):
         self._processor = processor
         self._batch_size = batch_size
         self.most_items = max_items
+        patch: Any = getattr(getattr(network, "config", None), "patch_size", None)
+        self._patch = patch if isinstance(patch, int) else max(patch or (1,))
         self.notes += getattr(processor, "notes", [])
         self.provenance = {
             "image_processor": type(processor).__name__,
@@ -75,6 +77,9 @@ class VisionModality(Modality):
             except (ValueError, RuntimeError, ZeroDivisionError) as error:
                 size = "{} × {}".format(*image.picture.size)
                 self.skips.add(f"the image processor refused it ({type(error).__name__})", f"{image.name}, {size}")
+                continue
+            if min(pixels.shape[-2:]) < self._patch:
+                self.skips.add("smaller than a patch", image.name)
                 continue
             yield pixels[0], image.bytes
 
