@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ from typing import Any
 import torch
 from nets import TOKENS, hooks_of, net
 from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
+import fastaniso
 from fastaniso import integrations
 
 
@@ -36,9 +39,31 @@ def hidden_and_mask() -> tuple[Tensor, Tensor]:
     return hidden, torch.rand(4, 10, generator=generator) > 0.3
 
 
+def sharded(how: str, ids: Tensor) -> tuple[list[str], float]:
+    """The sites of a network whose parameters lie on both ranks, and the mean cosine of its last block over both."""
+    mesh = torch.distributed.device_mesh.init_device_mesh("cpu", (2,))
+    model: nn.Module = net()
+    blocks = model.trunk
+    assert isinstance(blocks, nn.ModuleList)
+    if how == "fully_shard":
+        for block in (*blocks, model):
+            fully_shard(block, mesh=mesh)
+    else:
+        for number, block in enumerate(blocks):
+            blocks[number] = FullyShardedDataParallel(block, device_id=torch.device("cpu"))
+        model = FullyShardedDataParallel(model, device_id=torch.device("cpu"))
+    model(ids)  # puts hooks of its own on
+    before = hooks_of(model)
+    with fastaniso.probe(model) as probe:
+        model(ids).sum().backward()
+    assert hooks_of(model) == before
+    return list(probe.sites), probe.results(all_ranks=True)["block.2"].mean_cosine
+
+
 def of_rank(rank: int, folder: str) -> None:
     """What each of two processes does; rank 0 writes down what both find."""
     torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", message="FSDP2-wrapped module")  # of the output, which is not written to
     _ = integrations.Watch, integrations.Logger
     heavy = {"transformers", "lightning", "torchmetrics", "wandb", "tensorboard"}
     found: dict[str, Any] = {"imported": sorted(heavy & set(sys.modules))}
@@ -62,6 +87,7 @@ def of_rank(rank: int, folder: str) -> None:
     assert watch.results is not None
     found["mean"] = watch.results["block.1"].mean_cosine
     found["silent"] = list(watch.results.silent)
+    found["sharded"] = [sharded(how, TOKENS[rank : rank + 1]) for how in ("fully_shard", "FullyShardedDataParallel")]
     parts: list[Any] = [None, None]
     torch.distributed.all_gather_object(parts, found)
     if rank == 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -222,6 +223,12 @@ def test_two_processes_find_what_one_would(tmp_path: Path) -> None:
     assert second["logged"] == {}  # rank 0 logs
     assert first["mean"] == second["mean"]
     assert first["imported"] == []
+    model = net()
+    with fastaniso.probe(model) as probe:
+        model(TOKENS)
+    for sites, mean in first["sharded"]:
+        assert sites == list(probe.sites)
+        assert mean == pytest.approx(probe.results()["block.2"].mean_cosine, abs=1e-6)
     assert first["silent"] == []
 
 
@@ -334,6 +341,26 @@ def test_the_trainer_of_lightning(tmp_path: Path) -> None:
     with pytest.raises(IndexError, match="as asked"):
         fit(module, integrations.LightningProbe(every=1))
     assert hooks_of(module) == before
+
+
+def test_the_example_collapses_and_the_other_run_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path(__file__).parents[1] / "examples" / "watch_collapse.py"
+    spec = importlib.util.spec_from_file_location("watch_collapse", path)
+    assert spec is not None
+    assert spec.loader is not None
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    monkeypatch.setattr(example, "STEPS", 25)
+    means, logs, losses = {}, {}, {}
+    for name, repel in example.RUNS.items():
+        losses[name] = example.train(repel, tmp_path / f"{repel}.jsonl")
+        logs[name] = [json.loads(line) for line in (tmp_path / f"{repel}.jsonl").read_text().splitlines()]
+        means[repel] = [line["mean_cosine/block.3"] for line in logs[name]]
+    assert means[False][0] == means[True][0] < 0.3
+    assert means[False][-1] > 0.95
+    assert means[True][-1] < 0.1
+    example.draw(logs, losses).savefig(tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
 def test_the_benchmark_runs() -> None:
