@@ -81,6 +81,13 @@ class Launch:
         return max((last - first for first, last in self._loops()), default=0)
 
     @property
+    def inner_loop(self) -> int:
+        """Instructions of the first loop within the longest (CUDA targets)."""
+        loops = self._loops()
+        start, stop = max(loops, key=lambda loop: loop[1] - loop[0])
+        return next((last - first for first, last in sorted(loops) if start < first and last < stop), 0)
+
+    @property
     def product_loop(self) -> int:
         """Instructions of the shortest loop that multiplies on tensor cores (CUDA targets)."""
         multiplies = [

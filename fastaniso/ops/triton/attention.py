@@ -102,7 +102,7 @@ def attention(
     others, device, target = keys.shape[2], queries.device, current_target()
     floats = torch.float64 if queries.dtype == torch.float64 else torch.float32
     first, stop = key_span(length, others, causal, window)
-    tile = ScoreTile.of(dim, others, queries.dtype, target)
+    tile = ScoreTile.of(dim, min(others, stop - first), queries.dtype, target)
     shape = (batch, heads, length, others)
     cut = Cut.of(shape, stop - first, bins + positions, tile, floats.itemsize, target)
     with on_device(queries):

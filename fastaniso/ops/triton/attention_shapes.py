@@ -35,7 +35,7 @@ class ScoreTile:
 
     @classmethod
     def of(cls, dim: int, keys: int, dtype: torch.dtype, target: str) -> Self:
-        """For vectors of ``dtype``; few keys take a narrow tile, and 16 queries of very many fill the memory."""
+        """For vectors of ``dtype`` and queries that see ``keys``: few take a narrow tile, of very many 16 rows are kept."""
         parts = {torch.float32: 3, torch.float64: 0}.get(dtype, 1)
         most_queries, most_keys, most_k = {0: (32, 32, 16), 1: (64, 128, 64), 3: (64, 64, 32)}[parts]
         if target == "interpreter":
@@ -58,16 +58,15 @@ class RowTile:
 
     @classmethod
     def of(cls, width: int, itemsize: int, target: str) -> Self:
-        """For rows of at most ``width`` scores: one warp a row where it can, two rows a warp where they are short.
+        """For rows of at most ``width`` scores: one warp a row where it can, so that a sum costs five shuffles.
 
-        Every thread of a row has the row's float64 sums too: more rows a thread would spill.
+        Every thread of a row has the row's float64 sums too: more rows a warp would spill.
         """
         if target == "interpreter":
             return cls(16, min(64, power_of_two(width)), width <= 64, 4)
         a_warp = 32 * THREAD_BYTES // itemsize
         C = min(4 * a_warp, power_of_two(width))
-        a_turn = 2 if a_warp // 2 >= C else 1
-        return cls(max(a_turn, 256 // C), C, width <= C, max(1, C // a_warp))
+        return cls(2 if C <= 64 else 1, C, width <= C, max(1, C // a_warp))
 
 
 @dataclass(frozen=True)

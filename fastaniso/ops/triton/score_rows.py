@@ -15,7 +15,7 @@ import triton.language as tl
 
 from fastaniso.ops.triton import shared_histogram
 from fastaniso.ops.triton.middles import middles, score_block
-from fastaniso.ops.triton.score_sums import add_to, count_in_bins, joined, power_within, store_sums
+from fastaniso.ops.triton.score_sums import add_counts, add_to, count_in_bins, join_scores, power_within
 from fastaniso.ops.triton.score_tiles import keys_seen
 
 CLEAR = tl.constexpr(256)
@@ -66,21 +66,6 @@ def score_rows_kernel(
         for clear in tl.static_range(0, SHARED_SLOTS, CLEAR):
             shared_histogram.clear(clear + tl.arange(0, CLEAR))
         tl.debug_barrier()
-    numbers = tl.zeros((R,), tl.float64)
-    totals = tl.zeros((R,), tl.float64)
-    seconds = tl.zeros((R,), tl.float64)
-    smallest = tl.full((R,), float("inf"), tl.float64)
-    greatest = tl.full((R,), -float("inf"), tl.float64)
-    entropy_sum = tl.zeros((R,), tl.float64)
-    normalised_sum = tl.zeros((R,), tl.float64)
-    largest_sum = tl.zeros((R,), tl.float64)
-    median_sum = tl.zeros((R,), tl.float64)
-    least_sum = tl.zeros((R,), tl.float64)
-    measured_rows = tl.zeros((R,), tl.int32)
-    masked_rows = tl.zeros((R,), tl.int32)
-    keyless_rows = tl.zeros((R,), tl.int32)
-    infinite_rows = tl.zeros((R,), tl.int32)
-    single_rows = tl.zeros((R,), tl.int32)
     for group in tl.range(slot, units * GROUPS, tl.num_programs(0)):
         unit = group // GROUPS
         within = group % GROUPS * R
@@ -120,11 +105,7 @@ def score_rows_kernel(
                 largest = tl.maximum(largest, tl.max(tl.where(seen, s, -float("inf")), axis=1))
                 least = tl.minimum(least, tl.min(tl.where(seen, s, float("inf")), axis=1))
         measured = wanted & (number > 0) & (bad == 0)
-        measured_rows += measured.to(tl.int32)
-        masked_rows += (exist & (wanted == 0)).to(tl.int32)
-        keyless_rows += (wanted & (number == 0) & (bad == 0)).to(tl.int32)
-        infinite_rows += (wanted & (bad != 0)).to(tl.int32)
-        single_rows += (measured & (number == 1)).to(tl.int32)
+        add_counts(counts + kept_at * 6, exist, wanted, number, bad, measured)
         number = tl.where(measured, number, 0)
         largest = tl.where(measured, largest, 0.0)
         least = tl.where(measured, least, 0.0)
@@ -158,22 +139,26 @@ def score_rows_kernel(
         inverse = 1.0 / whole
         entropy = tl.where(number > 1, tl.log(whole) - weighted.to(dtype) * inverse, 0.0)
         entropy = tl.maximum(entropy, 0.0)
-        entropy_sum += entropy.to(tl.float64)
-        normalised_sum += (entropy / tl.log(tl.maximum(number, 2).to(dtype))).to(tl.float64)
-        largest_sum += tl.where(measured, inverse, 0.0).to(tl.float64)
         in_the_middle = tl.exp(tl.maximum(lower - largest, LOWEST)) + tl.exp(tl.maximum(upper - largest, LOWEST))
-        median_sum += tl.where(measured, 0.5 * in_the_middle * inverse, 0.0).to(tl.float64)
-        at_least = tl.exp(tl.maximum(least - largest, LOWEST)) * inverse
-        least_sum += tl.where(measured, at_least, 0.0).to(tl.float64)
-
-        n = number.to(tl.float64)
-        # Σs = n·pivot + Σ(s − pivot), and the squares are moved from the pivot to the row's mean.
-        unscaled = 1.0 / power
-        total = n * lower.to(tl.float64) + shift * unscaled
-        second = tl.maximum(square - shift * shift / tl.maximum(n, 1.0), 0.0) * unscaled * unscaled
-        numbers, totals, seconds = joined(numbers, totals, seconds, n, total, second)
-        smallest = tl.where(measured, tl.minimum(smallest, least.to(tl.float64)), smallest)
-        greatest = tl.where(measured, tl.maximum(greatest, largest.to(tl.float64)), greatest)
+        at_least = tl.exp(tl.maximum(least - largest, LOWEST))
+        sums = rows + kept_at * 5
+        add_to(sums, tl.sum(entropy.to(tl.float64)), True)
+        add_to(sums + 1, tl.sum((entropy / tl.log(tl.maximum(number, 2).to(dtype))).to(tl.float64)), True)
+        add_to(sums + 2, tl.sum(tl.where(measured, inverse, 0.0).to(tl.float64)), True)
+        add_to(sums + 3, tl.sum(tl.where(measured, 0.5 * in_the_middle * inverse, 0.0).to(tl.float64)), True)
+        add_to(sums + 4, tl.sum(tl.where(measured, at_least * inverse, 0.0).to(tl.float64)), True)
+        join_scores(
+            moments + kept_at * 4,
+            counts + kept_at * 6 + 5,
+            measured,
+            number,
+            lower,
+            shift,
+            square,
+            power,
+            least,
+            largest,
+        )
 
         if received is not None:
             for place in tl.range(0, P, PLACES):
@@ -197,11 +182,3 @@ def score_rows_kernel(
             target = histogram + kept_at * (BINS + 2) + slots
             known = tl.load(target, mask=slots < BINS + 2, other=0)
             tl.store(target, known + shared_histogram.read(slots), mask=slots < BINS + 2)
-    store_sums(
-        counts + kept_at * 6,
-        moments + kept_at * 4,
-        rows + kept_at * 5,
-        (measured_rows, masked_rows, keyless_rows, infinite_rows, single_rows),
-        (numbers, totals, seconds, smallest, greatest),
-        (entropy_sum, normalised_sum, largest_sum, median_sum, least_sum),
-    )

@@ -1,4 +1,4 @@
-"""Sums over rows of scores: bins, counts, moments, and what a program adds to its own at the end."""
+"""Sums over rows of scores: what a program adds to its own numbers, which no other program touches."""
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
 from __future__ import annotations
@@ -33,37 +33,49 @@ def power_within(size):
 
 
 @triton.jit
-def joined(n, total, second, more_n, more_total, more_second):
-    """Counts, sums and central squares of two sets, as those of both."""
-    delta = more_total / tl.maximum(more_n, 1.0) - total / tl.maximum(n, 1.0)
-    both = n + more_n
-    second = (
-        second + more_second + tl.where(n * more_n > 0, delta * delta * (n * (more_n / tl.maximum(both, 1.0))), 0.0)
-    )
-    return both, total + more_total, second
-
-
-@triton.jit
 def add_to(target, numbers, inside):
     """A program's own numbers grow."""
     tl.store(target, tl.load(target, mask=inside, other=0) + numbers, mask=inside)
 
 
 @triton.jit
-def store_sums(counts, moments, rows, row_counts, scores, sums):
-    """Add what a program has of its rows, one number a lane, to what it kept of earlier launches."""
-    for i in tl.static_range(5):
-        add_to(counts + i, tl.sum(row_counts[i]).to(tl.int64), True)
-        add_to(rows + i, tl.sum(sums[i]), True)
-    numbers, totals, seconds, smallest, greatest = scores
-    n = tl.sum(numbers)
-    total = tl.sum(totals)
-    away = totals / tl.maximum(numbers, 1.0) - total / tl.maximum(n, 1.0)
-    second = tl.sum(seconds + numbers * away * away)
-    known_n = tl.load(counts + 5)
-    _, total, second = joined(known_n.to(tl.float64), tl.load(moments), tl.load(moments + 1), n, total, second)
-    tl.store(counts + 5, known_n + n.to(tl.int64))
+def add_counts(counts, exist, wanted, number, bad, measured):
+    """Rows measured, masked, without a key, with a score that is not finite, with one key; scores come later."""
+    add_to(counts, tl.sum(measured.to(tl.int64)), True)
+    add_to(counts + 1, tl.sum((exist & (wanted == 0)).to(tl.int64)), True)
+    add_to(counts + 2, tl.sum((wanted & (number == 0) & (bad == 0)).to(tl.int64)), True)
+    add_to(counts + 3, tl.sum((wanted & (bad != 0)).to(tl.int64)), True)
+    add_to(counts + 4, tl.sum((measured & (number == 1)).to(tl.int64)), True)
+
+
+@triton.jit
+def _joined(n, total, second, more_n, more_total, more_second):
+    """Sums and central squares of two sets, as those of both."""
+    delta = more_total / tl.maximum(more_n, 1.0) - total / tl.maximum(n, 1.0)
+    between = delta * delta * (n * (more_n / tl.maximum(n + more_n, 1.0)))
+    return total + more_total, second + more_second + tl.where(n * more_n > 0, between, 0.0)
+
+
+@triton.jit
+def join_scores(moments, count, measured, number, pivot, shift, square, power, least, largest):
+    """Join rows' scores, known by their sums about a pivot, times ``power``, to those that the program knows."""
+    n = number.to(tl.float64)
+    # Σs = n·pivot + Σ(s − pivot), and squares are moved from the pivot to the row's mean.
+    unscaled = 1.0 / power
+    totals = n * pivot.to(tl.float64) + shift * unscaled
+    seconds = tl.maximum(square - shift * shift / tl.maximum(n, 1.0), 0.0) * unscaled * unscaled
+    rows_n = tl.sum(n)
+    rows_total = tl.sum(totals)
+    away = totals / tl.maximum(n, 1.0) - rows_total / tl.maximum(rows_n, 1.0)
+    rows_second = tl.sum(seconds + n * away * away)
+    known = tl.load(count)
+    total, second = _joined(
+        known.to(tl.float64), tl.load(moments), tl.load(moments + 1), rows_n, rows_total, rows_second
+    )
+    tl.store(count, known + rows_n.to(tl.int64))
     tl.store(moments, total)
     tl.store(moments + 1, second)
-    tl.store(moments + 2, tl.minimum(tl.load(moments + 2), tl.min(smallest, axis=0)))
-    tl.store(moments + 3, tl.maximum(tl.load(moments + 3), tl.max(greatest, axis=0)))
+    smallest = tl.min(tl.where(measured, least, float("inf")), axis=0).to(tl.float64)
+    greatest = tl.max(tl.where(measured, largest, -float("inf")), axis=0).to(tl.float64)
+    tl.store(moments + 2, tl.minimum(tl.load(moments + 2), smallest))
+    tl.store(moments + 3, tl.maximum(tl.load(moments + 3), greatest))

