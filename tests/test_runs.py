@@ -124,7 +124,7 @@ def test_a_run_against_itself(bert: Path) -> None:
     assert comparison.beyond == ()
     assert {change.change for change in comparison.changes} == {0.0}
     assert {change.verdict for change in comparison.changes} == {"within", "unknown"}
-    assert "made alike" in str(comparison)
+    assert "the same settings" in str(comparison)
 
 
 def test_other_words_through_one_model_are_within_the_noise(bert: Path, other_words: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fastaniso.report.runs import about, eigenvalue_shares, lowest_shown
+from fastaniso.report.runs import CONFIDENT, about, eigenvalue_shares, lowest_shown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,6 +81,7 @@ def _site(site: RunSite) -> dict[str, Any]:
         "n": site.n,
         "dim": site.dim,
         "values": {name: _rounded(value) for name, value in site.values.items()},
+        "noise": {name: _rounded(CONFIDENT * noise.likely) for name, noise in site.noise.items()},
         "top": [[dimension, _rounded(value)] for dimension, value in site.top_dimensions],
         "spectrum": None if site.eigenvalues is None else _spectrum(site.eigenvalues),
         "lowest": None if site.eigenvalues is None else lowest_shown(eigenvalue_shares(site.eigenvalues)),

@@ -25,6 +25,10 @@ _LOOKS = (
     (ORANGE, "v", (0, (5, 1, 1, 1))),
 )
 _BARS = 10
+_BARS_ARE = "bars: what other data of the same kind would likely change, 95 %"
+
+CONFIDENT = 1.96
+"""Standard errors to either side: what bars show."""
 
 
 class _Line(NamedTuple):
@@ -44,16 +48,21 @@ def plot_metric(runs: Sequence[Run], metric: str, heading: str, convention: str)
         axes = drawn.subplots()
         lines = [line for line in _lines(runs) if any(metric in site.values for site in line.sites)]
         lengths = {len(line.sites) for line in lines}
+        told = convention
         for line in lines:
             values = [site.values.get(metric, math.nan) for site in line.sites]
             x = range(len(values)) if len(lengths) == 1 else np.linspace(0, 1, len(values))
             axes.plot(x, values, label=line.label, **line.look)
+            bars = [CONFIDENT * site.noise[metric].likely if metric in site.noise else 0.0 for site in line.sites]
+            if any(bars):
+                axes.errorbar(x, values, bars, fmt="none", ecolor=line.look["color"], elinewidth=1, capsize=2.5)
+                told = "; ".join(filter(None, (convention, _BARS_ARE)))
         label(axes, heading, "layer" if len(lengths) == 1 else "depth (0 first site, 1 last)", heading)
         if len(lengths) == 1:
             name_layers(axes, [site.short_name for site in lines[0].sites])
         if len(lines) > 1:
             axes.legend(loc="best")
-        title(drawn, _whose(runs), convention)
+        title(drawn, _whose(runs), told)
     return drawn
 
 

@@ -59,6 +59,8 @@ def load_run(folder: str | os.PathLike[str], *, name: str | None = None) -> Run:
         sites = (_site(folder, {"site": "vectors", "same_as": None, **content}, "", missing, sizes=(1, 1)),)
         about = {"data": ", ".join(content.get("data", ()))}
         pairs = _pairs(folder, content, missing)
+    if content.get("complete") is False:
+        missing.append("its end: it stopped early, and later sites may lack rows of the last batch")
     about |= {key: content[key] for key in ("tokens", "seconds") if key in content}
     return Run(
         folder=folder,

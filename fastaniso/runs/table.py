@@ -28,7 +28,7 @@ def comparison_table(comparison: Comparison) -> str:
     for name, (before, after) in comparison.made.items():
         lines.append(f"  {name:<{width}}  {_shown(before)} → {_shown(after)}")
     if not comparison.made:
-        lines.append("  made alike")
+        lines.append("  the same settings")
     for metric, changes in groupby(comparison.changes, key=lambda change: change.metric):
         lines += ["", *_block(label_of(metric), list(changes))]
     lines += [""] if comparison.changes else ["", "no site and metric in common"]

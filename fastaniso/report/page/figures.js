@@ -21,12 +21,14 @@ function ticks(names) {
 
 function curves(lines, metric, byDepth) {
   const held = lines.filter((one) => one.sites.some((site) => metric.name in site.values));
+  const noisy = held.some((one) => one.sites.some((site) => metric.name in site.noise));
   const traces = held.map((one) => ({
     ...line(one.index),
     type: "scatter", mode: "lines+markers", name: one.name,
     x: one.sites.map((_, i) => (byDepth ? i / Math.max(one.sites.length - 1, 1) : i)),
     y: one.sites.map((site) => site.values[metric.name] ?? null),
-    customdata: one.sites.map((site) => [site.site, shown(site.values[metric.name])]),
+    error_y: { array: one.sites.map((site) => site.noise[metric.name] ?? 0), thickness: 1.2, width: 4, visible: noisy, color: color(one.index) },
+    customdata: one.sites.map((site) => [site.site, shown(site.values[metric.name]) + (noisy && site.noise[metric.name] ? ` ± ${shown(site.noise[metric.name])}` : "")]),
     hovertemplate: held.length > 1 ? `%{customdata[0]}: <b>%{customdata[1]}</b><extra>${escaped(one.name)}</extra>` : "%{customdata[0]}: <b>%{customdata[1]}</b><extra></extra>",
   }));
   const longest = held.reduce((a, b) => (b.sites.length > a.sites.length ? b : a), held[0]);
@@ -42,6 +44,7 @@ function curves(lines, metric, byDepth) {
   });
   return {
     traces,
+    noisy,
     layout: layout(x, axis(metric.label), { showlegend: held.length > 1, hovermode: byDepth ? "closest" : "x" }),
     table: [metric.label, ["site", ...held.map((one) => one.name)], names.map((name) => [name, ...values(name)])],
     alt: `${metric.label} over the layers. ${told.join("; ")}.`,

@@ -70,8 +70,10 @@ function layersSection({ metrics }, all) {
   let byDepth = lengths.size > 1;
   const convention = element("p", { class: "convention" });
   const box = figureBox(() => {
-    convention.textContent = metric.convention.replaceAll("!=", "≠");
-    return curves(lines, metric, byDepth);
+    const made = curves(lines, metric, byDepth);
+    const bars = made.noisy ? "bars: what other data of the same kind would likely change, 95 %" : "";
+    convention.textContent = [metric.convention.replaceAll("!=", "≠"), bars].filter(Boolean).join("; ");
+    return made;
   });
   const switches = [
     select("Metric", metricGroups(metrics), metric.name, (name) => {
