@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+import transformers
 from nets import TOKENS, Block, Net, hooks_of, net
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
@@ -329,6 +330,8 @@ def test_blocks_of_a_convolutional_network_are_found_when_asked_for() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(Residual(), Residual()))
     with pytest.raises(ValueError, match="for convolutional maps pass channels='first'"):
         fastaniso.probe(model)
+    with pytest.raises(ValueError, match="found no list of repeated blocks"):
+        fastaniso.probe(nn.Sequential(nn.Sequential(*(nn.Sequential(Residual()) for _ in range(2)))))
     with fastaniso.probe(model, channels="first") as probe:
         model(torch.randn(2, 3, 4, 5))
     assert {site: d.n for site, d in probe.results().items()} == {"embedding": 40, "block.0": 40, "block.1": 40}
@@ -385,6 +388,30 @@ def test_masks_of_pooled_states_and_of_a_cache() -> None:
         first = model(IDS[:, :8], attention_mask=MASK[:, :8], use_cache=True)
         model(IDS[:, 8:], attention_mask=MASK, past_key_values=first.past_key_values)
     assert probe.results()["block.0"].n == int(MASK.sum())
+
+
+def test_masks_of_frames_and_of_towers() -> None:
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+    speech = transformers.Wav2Vec2Config(
+        **sizes, conv_dim=(16, 16), conv_stride=(4, 4), conv_kernel=(8, 8), num_feat_extract_layers=2,
+        num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
+    )  # fmt: skip
+    model = transformers.AutoModelForCTC.from_config(speech).eval()
+    samples = (torch.arange(800) < torch.tensor([[800], [401]])).long()
+    with fastaniso.probe(model) as probe, torch.no_grad():
+        model(torch.randn(2, 800), attention_mask=samples)
+    frames = sum(((length - 8) // 4 + 1 - 8) // 4 + 1 for length in (800, 401))
+    assert {site: d.n for site, d in probe.results().items()} == dict.fromkeys(probe.sites, frames)
+
+    text = {**sizes, "vocab_size": 99, "max_position_embeddings": 17, "eos_token_id": 2, "pad_token_id": 0}
+    images = {**sizes, "image_size": 32, "patch_size": 8}
+    model = transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=images)).eval()
+    ids = torch.full((2, 17), 5)  # as many tokens as patches: a mask that fits is not always meant
+    with fastaniso.probe(model) as probe, torch.no_grad():
+        model(ids, torch.randn(2, 3, 32, 32), attention_mask=(torch.arange(17) < 9).expand(2, 17).long())
+    results = probe.results()
+    assert (results["text_model.encoder.block.1"].n, results["vision_model.encoder.block.1"].n) == (18, 34)
+    assert results.masks["vision_model.encoder.block.1"] == ("no mask",)
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
@@ -643,7 +670,7 @@ def test_rows_that_cannot_be_normalised() -> None:
         model.embed.weight[3] = float("nan")
     with fastaniso.probe(model, "embed") as probe:
         model(TOKENS)
-    with pytest.raises(fastaniso.InvalidRowsError, match="row 3 holds NaN or Inf"):
+    with pytest.raises(fastaniso.InvalidRowsError, match="site 'embed': hidden: row 3 holds NaN or Inf"):
         probe.results()
     with fastaniso.probe(model, "embed", invalid="omit") as probe:
         model(TOKENS)

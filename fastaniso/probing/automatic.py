@@ -36,8 +36,9 @@ def find_blocks(places: dict[str, Place], *, maps: bool) -> tuple[Stack, ...]:
             continue
         members = tuple(places[f"{place.name}.{child}" if place.name else child] for child in place.inner._modules)
         inside = any(place.name.startswith(f"{member.name}.") for _, found in lists for member in found)
-        if not inside and _repeated(place.inner, members) and (maps or not all(map(_convolutional, members))):
+        if not inside and _repeated(place.inner, members):
             lists.append((place, members))
+    lists = [found for found in lists if maps or not all(map(_convolutional, found[1]))]
     lists = [found for found in lists if len(found[1]) > 1] or lists
     if not lists:
         raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from fastaniso.probing.places import Place
 
 ARGUMENT, OF_DECODER = "attention_mask", "decoder_attention_mask"
+
+_OTHER_INPUTS = {"pixel_values", "pixel_values_videos", "input_values", "input_features"}
 
 _REMEDY = (
     "pass the positions of this site with probe.mask(keep) before each pass of the model, or probe(..., mask=None) to "
@@ -38,22 +40,27 @@ class Giver:
                 f"mask: {self.argument} of {type(self.place.inner).__name__} is no mask of positions "
                 f"[sequences, positions], but of {got}; {_REMEDY}"
             )
-        return Given(mask.detach() != 0, self.argument, kwargs.get("past_key_values") is not None)
+        frames = getattr(self.place.inner, "_get_feature_vector_attention_mask", None)
+        return Given(mask.detach() != 0, self.argument, kwargs.get("past_key_values") is not None, frames)
 
 
 @dataclass(frozen=True)
 class Given:
-    """A bool mask of positions, what gave it, and whether positions before these may be in a cache."""
+    """A bool mask of positions, what gave it, and whether positions before these may be in a cache.
+
+    ``frames``, of a model that reads sounds, makes a mask of samples one of frames.
+    """
 
     keep: Tensor
     source: str
     cached: bool = False
+    frames: Callable[..., Tensor] | None = None
 
     def fit(self, hidden: Tensor) -> Tensor | None:
         """The mask of the rows of ``hidden``, beside them; None where a row is a whole sequence.
 
-        Fits states of the same positions, their rows in one axis, and the last positions of a cache; a model spread
-        over devices has states on several, and the small mask follows them.
+        Fits states of the same positions, their rows in one axis, the last positions of a cache, and frames of sounds;
+        a model spread over devices has states on several, and the small mask follows them.
         """
         rows, keep = hidden.shape[:-1], self.keep
         if rows != keep.shape and self.cached and rows[:-1] == keep.shape[:-1] and rows[-1] < keep.shape[-1]:
@@ -62,6 +69,11 @@ class Given:
             keep = keep.flatten()
         elif rows != keep.shape and len(rows) == 1 and rows[0] == keep.shape[0]:
             return None
+        elif rows != keep.shape and self.frames is not None and rows[:-1] == keep.shape[:-1]:
+            # The encoder comes before an adapter, which has a length of its own.
+            takes = inspect.signature(self.frames).parameters
+            options = {"add_adapter": False} if "add_adapter" in takes else {}
+            keep = self.frames(rows[-1], keep.long(), **options).bool()
         if rows != keep.shape:
             raise ValueError(
                 f"mask: {self.source} of shape {tuple(keep.shape)} does not fit states of shape "
@@ -71,16 +83,22 @@ class Given:
 
 
 def giver_of(places: Mapping[str, Place], site: Place) -> Giver | None:
-    """The outermost module around ``site`` that is given masks of positions; the model itself where it is the site."""
-    parts = site.parts
+    """The outermost module around ``site`` that is given masks of positions; the model itself where it is the site.
+
+    A tower inside that reads images or sounds has positions of its own, of which a mask of tokens says nothing.
+    """
+    parts, giver = site.parts, None
     for depth in range(max(len(parts), 1)):
         around = places[".".join(parts[:depth])]
         names = _arguments(around.inner)
-        if ARGUMENT in names:
+        reads_other = not {"input_ids", "inputs_embeds"}.intersection(names) and not _OTHER_INPUTS.isdisjoint(names)
+        if giver is not None and reads_other:
+            giver = None
+        if giver is None and ARGUMENT in names:
             decoder = OF_DECODER in names and any(part.startswith("decoder") for part in parts[depth:])
             argument = OF_DECODER if decoder else ARGUMENT
-            return Giver(around, argument, names.index(argument))
-    return None
+            giver = Giver(around, argument, names.index(argument))
+    return giver
 
 
 def _arguments(module: nn.Module) -> list[str]:

@@ -19,9 +19,11 @@ from fastaniso.probing.outputs import check_channels, hidden_state
 from fastaniso.probing.places import Place, matches
 from fastaniso.probing.result import ProbeResult
 from fastaniso.probing.selection import Selection, choose
+from fastaniso.result import Description
 from fastaniso.state import Gram, Moments
 from fastaniso.statistics.catalogue import asked_for
 from fastaniso.statistics.describe import describe
+from fastaniso.statistics.host import InvalidRowsError
 
 
 def probe(
@@ -229,11 +231,15 @@ class Probe:
                 "nothing measured yet: call the model while the probe is on (`with probe:`). A model that is compiled "
                 "from outside does not see hooks: pass eager=True"
             )
-        described = {
-            site: describe(state, invalid=self._options["invalid"], asked=self._asked) for site, state in states.items()
-        }
+        described = {site: self._describe(site, state) for site, state in states.items()}
         silent = tuple(site for site in self.sites if site not in states)
         return ProbeResult(described, {site: tuple(masked[site]) for site in described}, silent)
+
+    def _describe(self, site: str, state: Moments | Gram) -> Description:
+        try:
+            return describe(state, invalid=self._options["invalid"], asked=self._asked)
+        except InvalidRowsError as error:
+            raise InvalidRowsError(f"site {site!r}: {error}") from None
 
     def receive(self, site: str, place: Place, output: Any, given: Given | None) -> None:
         """Reduce what a hook handed on."""
