@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from bench import catalogue, gram, moments, neighbors, pairs, picture, probe, scaling, scan, small
+from bench import attention, catalogue, gram, moments, neighbors, pairs, picture, probe, scaling, scan, small
 from bench.harness import WIDTH, Row, append, latest, read, show
 from bench.machine import cpu_name, environment_for, file_name
 from bench.options import Options
@@ -26,6 +26,7 @@ BENCHMARKS = {
     "gram": gram.run,
     "pairs": pairs.run,
     "neighbors": neighbors.run,
+    "attention": attention.run,
     "catalogue": catalogue.run,
     "scaling": scaling.run,
     "small": small.run,

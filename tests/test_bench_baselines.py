@@ -7,7 +7,9 @@ import torch
 
 from bench import inputs
 from bench.baselines import (
+    ATTENTION,
     BINS,
+    CAUSAL_ATTENTION,
     GRAM,
     MOMENTS,
     NEIGHBORS,
@@ -20,6 +22,7 @@ from bench.baselines import (
     error_of_mean,
     error_of_neighbors,
 )
+from bench.baselines.attention import HEADS, NAMES, error_of_attention, exact_attention
 from bench.harness import OURS
 
 N, D = 400, 24
@@ -103,6 +106,26 @@ def test_nearest(contender: Contender, dtype: str, kind: str) -> None:
     indices = torch.as_tensor(given[1])
     assert (indices != torch.arange(N)[:, None]).all()
     assert error_of_neighbors(given, (units[:, None] * units[indices]).sum(2)) < COSINE_TOLERANCE
+
+
+# Sums of 51 float32 weights, and logarithms of them. Half the digits of a variance are lost to squares about zero.
+ATTENTION_TOLERANCE = 2e-5
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("contender", "dtype"), _cases(ATTENTION))
+def test_attention(contender: Contender, dtype: str, causal: bool) -> None:
+    # An odd number of keys, all of which are seen, has one median: torch's is the lower of two.
+    rows = inputs.make(HEADS * 51, D, dtype, "isotropic")
+    call = next(c.call for c in (CAUSAL_ATTENTION if causal else ATTENTION) if c.name == contender.name)
+    exact = exact_attention(rows, causal=causal)
+    ours = call(rows)
+    medians = NAMES.index("row_median")
+    if causal and contender.name != OURS:
+        assert (ours[medians] < exact[medians]).all()
+        ours[medians] = exact[medians]
+    torch.testing.assert_close(ours, exact, rtol=ATTENTION_TOLERANCE, atol=ATTENTION_TOLERANCE)
+    assert error_of_attention(ours, exact) < ATTENTION_TOLERANCE
 
 
 @pytest.mark.parametrize("contender", [pytest.param(c, id=c.name) for c in TWO_NN])

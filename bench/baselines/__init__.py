@@ -2,9 +2,11 @@
 
 ``MOMENTS`` give the mean cosine, ``GRAM`` the second moment, ``PAIRS`` the histogram of the cosines, ``NEIGHBORS`` the
 nearest rows, ``TWO_NN`` the intrinsic dimension and ``ISOSCORE`` the IsoScore; ``DESCRIBE`` is all metrics at once
-beside the passes that it needs. tests/test_bench_baselines.py holds that they agree.
+beside the passes that it needs; to ``ATTENTION`` and ``CAUSAL_ATTENTION`` the rows are queries of some heads.
+tests/test_bench_baselines.py holds that they agree.
 """
 
+from bench.baselines.attention import ATTENTION, CAUSAL_ATTENTION
 from bench.baselines.catalogue import DESCRIBE, ISOSCORE, exact_isoscore
 from bench.baselines.contender import Contender
 from bench.baselines.gram import GRAM, error_of_matrix
@@ -20,12 +22,16 @@ BASELINES = {
     "two_nn": TWO_NN,
     "isoscore": ISOSCORE,
     "describe": DESCRIBE,
+    "attention": ATTENTION,
+    "attention_causal": CAUSAL_ATTENTION,
 }
 """By op."""
 
 __all__ = [
+    "ATTENTION",
     "BASELINES",
     "BINS",
+    "CAUSAL_ATTENTION",
     "DESCRIBE",
     "GRAM",
     "ISOSCORE",
