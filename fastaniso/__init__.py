@@ -135,6 +135,7 @@ __all__ = [
     "cosine_to_mean",
     "describe",
     "dimension_contributions",
+    "distributed",
     "drift",
     "effective_rank",
     "group_cosine",
@@ -185,6 +186,7 @@ __all__ = [
 
 _LAZY = {
     "compare": "runs",
+    "distributed": "distributed",
     "load_report": "runs",
     "load_run": "runs",
     "measure": "scanning",

@@ -40,6 +40,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "runs": {"state", "statistics", "result", "scanning", "report"},
     "probing": {"state", "statistics", "result", "accumulator"},
     "integrations": {"probing", "rows", "ops", "state", "statistics", "result"},
+    "distributed": {"rows", "state", "ops", "pairing", "statistics", "result", "accumulator", "functional"},
     "tasks": {"_version", "rows", "ops", "state", "sources", "pairing", "functional", "scanning", "progress"},
     "doctor": {"_version", "ops", "rows", "state"},
     "cli": {"_version", "progress", "scanning", "tasks", "runs", "doctor", "models", "sources", "statistics", "state"},

@@ -61,6 +61,7 @@ PUBLIC = {
     "cosine_to_mean",
     "describe",
     "dimension_contributions",
+    "distributed",
     "drift",
     "effective_rank",
     "group_cosine",

@@ -1,0 +1,191 @@
+"""``describe``, ``pairs`` and ``nearest_neighbors`` of rows that lie in shares on the ranks of a process group."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from fastaniso.accumulator import Accumulator
+from fastaniso.distributed.exchange import agreed, exchange, gather_json, merge
+from fastaniso.distributed.ring import Ring, Shard
+from fastaniso.functional.neighborhood import check_k
+from fastaniso.functional.pairwise import checked_options
+from fastaniso.ops import dispatch as ops
+from fastaniso.pairing.sets import run
+from fastaniso.pairing.tiles import Block, rows_in_block, visit_neighbors, visit_pairs, written
+from fastaniso.result import Description, NearestNeighbors, PairStatistics
+from fastaniso.rows import Rows, as_rows
+from fastaniso.state import Moments, Neighbors, Pairs
+from fastaniso.statistics.describe import describe as described
+from fastaniso.statistics.host import check_invalid_option, dropped_rows, to_host
+from fastaniso.statistics.pairs import pair_statistics
+
+
+def describe(
+    hidden: Any,
+    *,
+    mask: Any = None,
+    gram: bool | str = True,
+    backend: str = "auto",
+    invalid: str = "raise",
+    group: dist.ProcessGroup | None = None,
+) -> Description:
+    """``fastaniso.describe`` of the rows of all ranks together, on every rank; collective.
+
+    Each rank passes its own rows, any number of them, none included; the states of one pass are merged by a tree in the
+    order of the ranks: bits depend on how rows are shared out only where kernels add float32 rows for a while, some
+    1e-9. Arguments as for ``fastaniso.describe``.
+    """
+    accumulator = Accumulator(gram=gram, backend=backend, invalid=invalid)
+    shard = _shard(hidden, mask, group)
+    agreed(lambda: accumulator.update(shard.values, shard.mask, start=shard.start), group)
+    return described(merge(accumulator.state, group), invalid=invalid)
+
+
+def pairs(
+    hidden: Any,
+    *,
+    bins: int = 2048,
+    thresholds: Sequence[float] = (),
+    uniformity_t: float = 2.0,
+    mask: Any = None,
+    backend: str = "auto",
+    invalid: str = "raise",
+    group: dist.ProcessGroup | None = None,
+) -> PairStatistics:
+    """``fastaniso.pairs`` over every unordered pair of the rows of all ranks, on every rank; collective.
+
+    Each rank passes its own rows; indices count on over the ranks. Shards go round a ring while the one before is
+    paired: every pair is formed once, on one rank, in ⌊W/2⌋ + 1 steps, O(n² d/W) a rank; memory is that of three
+    shards. Counts do not depend on the number of ranks. Arguments as for ``fastaniso.pairs``.
+    """
+    options = agreed(lambda: checked_options(bins, thresholds, uniformity_t), group)
+    shard = _shard(hidden, mask, group)
+    ring, moments, name = _begin(shard, backend, invalid, group)
+    empty = Pairs.empty(shard.values.shape[1], shard.values.device, **options)
+    state = run(visit_pairs(empty, _blocks(shard, name), backend=name), empty, 0, None)
+    for meeting in ring.meetings(shard):
+        # Of a pair the row that comes first is i.
+        first, second = sorted((meeting.ours, meeting.theirs), key=lambda met: met.start)
+        state = run(visit_pairs(state, _blocks(first, name), _blocks(second, name), backend=name), state, 0, None)
+    (counts,) = to_host(moments.counts)
+    return pair_statistics(merge(state, group), n=int(counts[0]), dropped=dropped_rows(counts, invalid))
+
+
+def nearest_neighbors(
+    hidden: Any,
+    k: int,
+    *,
+    mask: Any = None,
+    backend: str = "auto",
+    invalid: str = "raise",
+    group: dist.ProcessGroup | None = None,
+) -> NearestNeighbors:
+    """The k nearest of each of the rank's own rows among the rows of all ranks, itself excluded; collective.
+
+    As ``fastaniso.nearest_neighbors``, with indices that count on over the ranks. Every pair is formed once: a shard
+    that goes round the ring carries the lists of its rows along, and they come home at the end. ``hidden`` is
+    ``[n, d]``; other arguments as for ``fastaniso.nearest_neighbors``.
+    """
+    agreed(lambda: check_k("k", k), group)
+    shard = _shard(hidden, mask, group)
+    ring, moments, name = _begin(shard, backend, invalid, group)
+    kept = int(moments.counts[0])
+    agreed(lambda: _check_candidates(k, kept), group)
+    lists = _empty(shard, k, shard.start, shard.count)
+    own = run(visit_neighbors(lists, _blocks(shard, name), backend=name, in_place=True), lists, 0, None)
+    carried = own
+    for step, meeting in enumerate(ring.meetings(shard), 1):
+        # The lists of the shard that has come: from its owner none yet, later what others found.
+        count, start = ring.counts[meeting.owner], ring.starts[meeting.owner]
+        carried = _empty(shard, k, start, count) if step == 1 else _handed_on(carried, ring, start, count)
+        for block in _blocks(meeting.ours, name):
+            for other in _blocks(meeting.theirs, name):
+                found, back = ops.mutual_neighbors(
+                    block.load(), other.load(), k=k, backend=name, start=block.start, other_start=other.start
+                )
+                own = written(own, [found], in_place=True)
+                carried = written(carried, [back], in_place=True)
+    if ring.steps:
+        own = written(own, [_come_home(carried, ring, shard)], in_place=True)
+    return NearestNeighbors(own.cosines, own.indices)
+
+
+def _shard(hidden: Any, mask: Any, group: dist.ProcessGroup | None) -> Shard:
+    """The rank's rows behind those of the ranks before it; all ranks have rows of one kind, or all raise."""
+
+    def view() -> Rows:
+        rows = as_rows(hidden, mask)
+        if rows.values.shape[0] != 1:
+            raise ValueError(f"hidden: expected rows [n, d] at one stride, got shape {tuple(rows.values.shape)}")
+        return rows
+
+    rows = agreed(view, group)
+    told = gather_json([rows.count, rows.dim, str(rows.dtype)], group)
+    rank = dist.get_rank(group)
+    for other, (_, dim, dtype) in enumerate(told):
+        if [dim, dtype] != told[0][1:]:
+            raise ValueError(
+                f"hidden: rank 0 has rows of {told[0][1]} numbers in {told[0][2]}, rank {other} of {dim} in {dtype}; "
+                "all ranks need rows of one kind"
+            )
+    values = rows.values[0].contiguous()
+    kept = torch.ones(rows.count, dtype=torch.bool, device=values.device) if rows.mask is None else rows.mask[0]
+    return Shard(values, kept, sum(count for count, _, _ in told[:rank]))
+
+
+def _begin(shard: Shard, backend: str, invalid: str, group: dist.ProcessGroup | None) -> tuple[Ring, Moments, str]:
+    """The ring, what one pass tells of the rows of all ranks, and the kernel that runs."""
+    agreed(lambda: check_invalid_option(invalid), group)
+    name = agreed(lambda: ops.resolve(backend, shard.values.device), group)
+    moments = merge(ops.moments(shard.rows, backend=name, start=shard.start), group)
+    # The same counts on every rank, so that all raise or none.
+    dropped_rows(to_host(moments.counts)[0], invalid)
+    counts = [int(count) for count in gather_json(shard.count, group)]
+    return Ring(counts, group), moments, name
+
+
+def _blocks(shard: Shard, backend: str) -> list[Block]:
+    size = rows_in_block(shard.values.shape[1], shard.values.dtype, backend)
+
+    def block(first: int, last: int) -> Block:
+        return Block(shard.start + first, shard.start + last, lambda: shard.part(first, last).rows)
+
+    return [block(first, min(first + size, shard.count)) for first in range(0, shard.count, size)]
+
+
+def _empty(like: Shard, k: int, start: int, count: int) -> Neighbors:
+    dtype = torch.float64 if like.values.dtype == torch.float64 else torch.float32
+    return Neighbors.empty(like.values.shape[1], k, start, start + count, like.values.device, dtype=dtype)
+
+
+def _handed_on(carried: Neighbors, ring: Ring, start: int, count: int) -> Neighbors:
+    """Lists go the way of the rows that they are of."""
+    before, after = (ring.rank - 1) % ring.size, (ring.rank + 1) % ring.size
+    return _swapped(carried, ring, before, after, start, count)
+
+
+def _come_home(carried: Neighbors, ring: Ring, shard: Shard) -> Neighbors:
+    """The lists that are held to their owner, and the rank's own from who holds them."""
+    return _swapped(
+        carried, ring, ring.owner(ring.steps), (ring.rank - ring.steps) % ring.size, shard.start, shard.count
+    )
+
+
+def _swapped(carried: Neighbors, ring: Ring, to: int, source: int, start: int, count: int) -> Neighbors:
+    given = Neighbors.empty(
+        carried.dim, carried.k, start, start + count, carried.cosines.device, dtype=carried.cosines.dtype
+    )
+    received = (given.cosines, given.indices)
+    exchange((carried.cosines.contiguous(), carried.indices.contiguous()), to, received, source, ring.group)()
+    # Lists that hold something: a state without provenance would be taken for one that nothing was written to.
+    return replace(given, provenance=frozenset({"of other ranks"}))
+
+
+def _check_candidates(k: int, kept: int) -> None:
+    if k > max(kept - 1, 0):
+        raise ValueError(f"k: expected at most {max(kept - 1, 0)} (each row has as many other rows), got {k}")

@@ -1,0 +1,185 @@
+"""Rows that lie in shares on several ranks give what the same rows in one place give."""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+
+import fastaniso
+from fastaniso import distributed
+from fastaniso.ops import dispatch
+from fastaniso.rows import as_rows
+
+pytestmark = [
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="ranks are forked, so that many of them take seconds"),
+    pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning"),
+]
+ROWS = torch.randn(301, 12, generator=torch.Generator().manual_seed(0)) + 0.3
+SHARES = {1: [301], 2: [100, 201], 3: [0, 300, 1], 4: [50, 151, 0, 100], 5: [60, 60, 60, 60, 61]}
+
+
+def on_ranks(size: int, folder: Path, body: Callable[[int], Any]) -> list[Any]:
+    """What ``body(rank)`` gives on each rank of a group of processes, or the error it raised."""
+    children = []
+    for rank in range(size):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                store = dist.FileStore(str(folder / "store"), size)
+                dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
+                try:
+                    found: Any = {"value": body(rank)}
+                except Exception as error:
+                    found = {"error": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()}
+                (folder / f"{rank}.json").write_text(json.dumps(found))
+                dist.barrier()
+                dist.destroy_process_group()
+            finally:
+                os._exit(0)
+        children.append(pid)
+    for pid in children:
+        assert os.waitpid(pid, 0)[1] == 0
+    (folder / "store").unlink(missing_ok=True)
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(size)]
+
+
+def values(found: list[Any]) -> list[Any]:
+    assert all("value" in each for each in found), "\n".join(each.get("trace", "") for each in found)
+    return [each["value"] for each in found]
+
+
+def share(rows: torch.Tensor, size: int, rank: int) -> torch.Tensor:
+    return rows.split(SHARES[size])[rank]
+
+
+@pytest.mark.parametrize("size", SHARES)
+@pytest.mark.parametrize("masked", [False, True])
+def test_all_pairs(size: int, masked: bool, tmp_path: Path) -> None:
+    mask = torch.arange(301) % 7 != 3 if masked else None
+
+    def body(rank: int) -> Any:
+        own = None if mask is None else share(mask, size, rank)
+        found = distributed.pairs(share(ROWS, size, rank), bins=64, thresholds=(0.5,), mask=own)
+        return [
+            found.histogram.counts().tolist(), found.mean, found.std, found.uniformity, found.max, found.min, found.n,
+            found.share_above(0.5).value,
+        ]  # fmt: skip
+
+    ranks = values(on_ranks(size, tmp_path, body))
+    assert all(each == ranks[0] for each in ranks)
+    counts, mean, std, uniformity, largest, least, n, above = ranks[0]
+    whole = fastaniso.pairs(ROWS, bins=64, thresholds=(0.5,), mask=mask)
+    assert counts == whole.histogram.counts().tolist()
+    assert (mean, std, uniformity) == pytest.approx((whole.mean, whole.std, whole.uniformity), rel=1e-7)
+    assert tuple(largest) == tuple(whole.max)
+    assert tuple(least) == tuple(whole.min)
+    assert (n, above) == (whole.n, whole.share_above(0.5).value)
+
+
+@pytest.mark.parametrize("size", SHARES)
+def test_nearest_neighbors(size: int, tmp_path: Path) -> None:
+    rows = ROWS.clone()
+    rows[200:210] = rows[:10]  # equals, some on other ranks: the smaller index first
+
+    def body(rank: int) -> Any:
+        found = distributed.nearest_neighbors(share(rows, size, rank), 6)
+        return found.cosines.tolist(), found.indices.tolist()
+
+    ranks = values(on_ranks(size, tmp_path, body))
+    whole = fastaniso.nearest_neighbors(rows, 6)
+    assert [list_ for cosines, _ in ranks for list_ in cosines] == whole.cosines.tolist()
+    assert [list_ for _, indices in ranks for list_ in indices] == whole.indices.tolist()
+
+
+@pytest.mark.parametrize("size", [2, 3, 5])
+def test_describe(size: int, tmp_path: Path) -> None:
+    def body(rank: int) -> Any:
+        return distributed.describe(share(ROWS, size, rank)).to_dict()
+
+    ranks = values(on_ranks(size, tmp_path, body))
+    assert all(each == ranks[0] for each in ranks)
+    whole = fastaniso.describe(ROWS)
+    for name in ("n", "mean_cosine", "cosine_std", "isoscore", "effective_rank"):
+        assert ranks[0][name] == pytest.approx(getattr(whole, name), rel=1e-7), name
+
+
+def test_states_of_every_kind_are_merged_in_the_order_of_the_ranks(tmp_path: Path) -> None:
+    size = 5
+
+    def states(rank: int) -> list[Any]:
+        rows, start = as_rows(share(ROWS, size, rank)), 60 * rank
+        named = {"backend": "cpu", "start": start, "source": "rows"}
+        groups = torch.arange(rows.count).view(1, -1) % 3
+        return [
+            dispatch.moments(rows, **named),
+            dispatch.gram(rows, **named),
+            dispatch.group_moments(rows, groups, 3, **named),
+            dispatch.pairs(rows, bins=64, **named),
+            dispatch.neighbors(rows, k=2, **named),
+        ]
+
+    def body(rank: int) -> Any:
+        merged = [distributed.merge(state) for state in states(rank)]
+        return [
+            {name: value.tolist() for name, value in state.to_dict().items() if isinstance(value, torch.Tensor)}
+            for state in merged
+        ]
+
+    ranks = values(on_ranks(size, tmp_path, body))
+    assert all(each == ranks[0] for each in ranks)
+    for place, kind in enumerate(zip(*map(states, range(size)), strict=True)):
+        a, b, c, d, e = kind
+        expected = a.merge(b).merge(c.merge(d)).merge(e).to_dict()
+        for name, value in ranks[0][place].items():
+            assert value == expected[name].tolist(), (expected["kind"], name)
+
+
+def test_a_mistake_on_one_rank_raises_on_all(tmp_path: Path) -> None:
+    def body(rank: int) -> Any:
+        own = share(ROWS, 3, rank).clone()
+        if rank == 1:
+            own[3] = 0
+        told = []
+        for call in (
+            lambda: distributed.pairs(own.long() if rank == 2 else own),
+            lambda: distributed.pairs(own),
+            lambda: distributed.describe(own),
+            lambda: distributed.pairs(own[:, : 12 - rank]),
+            lambda: distributed.nearest_neighbors(own[:1], 5),
+            lambda: distributed.merge(dispatch.moments(as_rows(ROWS), source="rows", backend="cpu")),
+        ):
+            try:
+                call()
+                told.append("")
+            except Exception as error:
+                told.append(f"{type(error).__name__}: {error}")
+        return told
+
+    for rank, told in enumerate(values(on_ranks(3, tmp_path, body))):
+        assert "expected float32" in told[0]
+        assert told[0].startswith("TypeError" if rank == 2 else "RankError: rank 2: TypeError")
+        assert told[1].startswith("InvalidRowsError: hidden: row 3 is zero")
+        assert told[2].startswith("InvalidRowsError: hidden: row 3 is zero")
+        assert "rank 0 has rows of 12 numbers" in told[3]
+        assert "k: expected at most 1" in told[4]
+        assert "both states" in told[5]
+
+
+def test_omitted_rows_are_counted_over_all_ranks(tmp_path: Path) -> None:
+    def body(rank: int) -> Any:
+        own = share(ROWS, 2, rank).clone()
+        own[rank] = torch.nan
+        found = distributed.pairs(own, bins=64, invalid="omit")
+        return found.n, found.dropped.nonfinite, int(found.histogram.counts().sum())
+
+    assert values(on_ranks(2, tmp_path, body)) == [[299, 2, 299 * 298 // 2]] * 2
+    assert np.isfinite(ROWS.numpy()).all()
