@@ -299,3 +299,23 @@ def test_scores_that_are_changed_in_a_way_that_is_not_known_are_not_seen() -> No
         model(torch.randn(2, 9, 32))
     with pytest.raises(ValueError, match="Sequential made no attention that can be seen"):
         probe.results()
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_torchs_own_transformer(causal: bool) -> None:
+    torch.manual_seed(2)
+    layer = nn.TransformerEncoderLayer(32, 4, 48, batch_first=True)
+    model = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()
+    x, keep = 4 * torch.randn(3, 9, 32), torch.ones(3, 9, dtype=torch.bool)
+    keep[0, 6:] = False
+    later = nn.Transformer.generate_square_subsequent_mask(9) if causal else None
+    padding = torch.zeros(3, 9).masked_fill(~keep, -math.inf)
+    with torch.no_grad(), probe_attention(model) as probe:
+        probe.mask(keep)
+        model(x, mask=later, src_key_padding_mask=padding)
+        first = model.layers[0].self_attn
+        options = {"attn_mask": later, "key_padding_mask": padding, "average_attn_weights": False}
+        maps = first(x, x, x, **options)[1]
+    result = probe.results()
+    assert [site.site for site in result.sites] == ["layers.0.self_attn", "layers.1.self_attn"]
+    assert_equal(result.sites[0], maps, keep, keep, causal=causal, window=None)

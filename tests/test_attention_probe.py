@@ -11,7 +11,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from fastaniso.models.attention_calls import attention_watched
+from fastaniso.models.attention_watch import attention_watched
 from fastaniso.scanning.attention_probe import probe_attention
 
 _COMMON = {

@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from fastaniso.models.attention_calls import AttentionCall, attention_watched
+from fastaniso.models.attention_calls import AttentionCall
 from fastaniso.models.attention_masks import UnreadableMaskError
 from fastaniso.models.attention_names import AttentionNames, Place
+from fastaniso.models.attention_watch import attention_watched
 from fastaniso.models.projections import Projections
 from fastaniso.models.stacks import Stack
 from fastaniso.scanning.attention_positions import GivenPositions, Positions

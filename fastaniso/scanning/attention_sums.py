@@ -40,7 +40,9 @@ class AttentionSums:
         reading = self._masks.read(call, keep)
         queries, keys = _rows_of(call.queries), _rows_of(call.keys[:, :: call.keys.shape[1] // taken.key_heads])
         biased = ("a position bias",) if reading.pattern.biased else ()
-        self.crosses = bool(taken.crosses) if taken.crosses is not None else queries.shape[2] > keys.shape[2]
+        crosses = taken.crosses if call.crosses is None else call.crosses
+        # Keys before the queries are of a cache if the attention is causal, and of other states if it is not.
+        self.crosses = not reading.pattern.causal and queries.shape[2] != keys.shape[2] if crosses is None else crosses
         self.rotated, self.changes, self.key_heads = taken.rotated, (*biased, *call.changes), keys.shape[1]
         self._add("attention", self._attend(queries, keys, reading, call.scale))
         self._add("queries", self._moments(queries, reading.query_mask))
