@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from bench import attention, catalogue, gram, moments, neighbors, pairs, picture, probe, scaling, scan, small
+from bench import attention, catalogue, gram, moments, neighbors, pairs, picture, probe, ranks, scaling, scan, small
 from bench.harness import WIDTH, Row, append, latest, read, show
 from bench.machine import cpu_name, environment_for, file_name
 from bench.options import Options
@@ -29,6 +29,7 @@ BENCHMARKS = {
     "attention": attention.run,
     "catalogue": catalogue.run,
     "scaling": scaling.run,
+    "ranks": ranks.run,
     "small": small.run,
     "scan": scan.run,
     "probe": probe.run,
@@ -54,7 +55,10 @@ def main(arguments: list[str] | None = None) -> int:
     for place, isa in enumerate(given.isa[:1] if given.quick else given.isa):
         for what in _asked(given.what):
             # With a further instruction set only its shares of the limits are of interest.
-            if place and (what in ("scaling", "catalogue") or (what in ("scan", "small") and given.what == "all")):
+            if place and (
+                what in ("scaling", "catalogue", "ranks", "probe")
+                or (what in ("scan", "small") and given.what == "all")
+            ):
                 continue
             some = _in_own_process(what, isa, given, only_ours=place > 0)
             show(some, console)

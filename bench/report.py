@@ -32,6 +32,8 @@ _MEANING = {
     "isoscore": "One number from the covariance. Error: relative.",
     "describe": 'Every metric that rows alone give, `describe(metrics="all")`, and single calls of the passes that it '
     "needs: one call each, of a minute or so. Rows without times tell the memory.",
+    "ranks": "`fastaniso.distributed.pairs` on one rank and on two (gloo), each with one thread, between barriers. The "
+    "limit is one rank's time over the number of ranks, so `of limit` is the efficiency.",
     "scaling": "The histogram over growing n, as far as a call takes some seconds (fastaniso: a minute or two) and "
     "memory is there; one contender after another, not in turns.",
     "small": "Single calls of `mean_cosine`.",

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.harness import Row
-from bench.targets import calls, catalogue, gram, moments, neighbors, pairs, probe
+from bench.targets import calls, catalogue, gram, moments, neighbors, pairs, probe, ranks
 from bench.targets.gpu import GPU
 from bench.targets.target import Verdict
 from fastaniso.ops import cpu
@@ -20,6 +20,7 @@ OTHERS = (
     *pairs.OTHERS,
     *neighbors.OTHERS,
     *catalogue.OTHERS,
+    *ranks.OTHERS,
     *probe.OTHERS,
     *calls.OTHERS,
 )
