@@ -1,6 +1,8 @@
 """The main job: read a model's hidden states over data, or vectors from where they are stored, and describe them."""
 
 from fastaniso.progress import Progress
+from fastaniso.scanning.attention_probe import AttentionProbe, probe_attention
+from fastaniso.scanning.attention_result import AttentionResult, AttentionSite
 from fastaniso.scanning.checkpoint import Checkpoint, MeasureInterrupted
 from fastaniso.scanning.measure import measure
 from fastaniso.scanning.measured import MeasureResult
@@ -9,6 +11,9 @@ from fastaniso.scanning.scan import scan
 from fastaniso.scanning.stopped import ScanInterrupted, ScanStoppedError
 
 __all__ = [
+    "AttentionProbe",
+    "AttentionResult",
+    "AttentionSite",
     "Checkpoint",
     "MeasureInterrupted",
     "MeasureResult",
@@ -19,5 +24,6 @@ __all__ = [
     "SiteResult",
     "TokenCounts",
     "measure",
+    "probe_attention",
     "scan",
 ]
