@@ -20,11 +20,12 @@ ROOT = Path(__file__).resolve().parents[1]
 # At the end: an installed fastaniso comes first, and tests/triton must not be found as the package triton.
 sys.path += [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "triton")]
 
+import attention_checks  # noqa: E402
 import checks  # noqa: E402
 import pair_checks  # noqa: E402
 from cases import CASES, DTYPES, make  # noqa: E402
 
-from bench import gpu_linear, gpu_pairs  # noqa: E402
+from bench import gpu_attention, gpu_linear, gpu_pairs  # noqa: E402
 from bench.gpu_tools import show  # noqa: E402
 from bench.harness import Row, append  # noqa: E402
 
@@ -40,6 +41,7 @@ BENCHMARKS = (
     *((gpu_pairs.bench_pairs, size) for size in gpu_pairs.SIZES),
     *((gpu_pairs.bench_neighbors, size) for size in gpu_pairs.NEIGHBOR_SIZES),
     *((gpu_linear.bench_gram, size) for size in gpu_linear.GRAM_SIZES),
+    *((gpu_attention.bench_attention, (shape,)) for shape in gpu_attention.SHAPES),
 )
 EXPLORE_UNTIL = 360
 """Seconds from the start after which there is no time to look at other shapes."""
@@ -81,9 +83,12 @@ def check() -> int:
         attempt(f"moments {dtype} d = 768", lambda h=hidden: checks.check_moments(h, None, "cuda"))
         attempt(f"gram {dtype} d = 768", lambda h=hidden: checks.check_gram(h, None, "cuda"))
         check_pairs(dtype, attempt)
+        for name, call in attention_checks.all_checks(DTYPES[dtype], "cuda").items():
+            attempt(f"attention {dtype} {name}", call)
         print(f"  {dtype} checked", flush=True)
     attempt("offsets beyond int32", lambda: checks.check_beyond_int32("cuda"))
     attempt("offsets of pairs beyond int32", lambda: pair_checks.check_beyond_int32("cuda"))
+    attempt("offsets of attention beyond int32", lambda: attention_checks.check_beyond_int32("cuda"))
     return failures
 
 
@@ -103,7 +108,18 @@ def check_pairs(dtype: str, attempt: Callable[[str, Callable[[], None]], None]) 
 
 def registers() -> None:
     """Registers and spills of what has run, to hold against the figures of the compile tests."""
-    for module in ("moments", "gram", "norms", "columns", "panels", "pair_sums", "extrema", "neighbors"):
+    for module in (
+        "moments",
+        "gram",
+        "norms",
+        "columns",
+        "panels",
+        "pair_sums",
+        "extrema",
+        "neighbors",
+        "score_tiles",
+        "score_rows",
+    ):
         for name, kernel in vars(sys.modules[f"fastaniso.ops.triton.{module}"]).items():
             if not name.endswith("_kernel") or kernel.fn.__module__ != f"fastaniso.ops.triton.{module}":
                 continue

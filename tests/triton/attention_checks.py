@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import bounds
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 from fastaniso.ops import triton as kernels
 from fastaniso.ops.reference_attention import allowed_keys
 from fastaniso.ops.reference_attention import attention as reference
+from fastaniso.ops.triton import attention_shapes
 
 NAMES = ("counts", "histogram", "scores", "rows", "received", "visible")
 
@@ -212,3 +215,63 @@ def check_not_finite(dtype: torch.dtype, device: str = "cpu") -> None:
     asked.keys[0, 0, 21, 0] = torch.inf
     asked.keys[0, 0, 6, 1] = asked.keys[0, 0, 2, 1] = torch.nan  # masked
     check(asked, device)
+
+
+def check_fused(dtype: torch.dtype, device: str = "cpu", *, length: int = 21) -> None:
+    """(B, T, 3·H·d) viewed as heads: no axis but the last is contiguous, and nothing is aligned."""
+    fused = torch.randn(2, length, 3 * 2 * 5 + 1, generator=torch.Generator().manual_seed(2)).to(dtype)[:, :, 1:]
+    queries, keys, _ = fused.unflatten(2, (3, 2, 5)).permute(2, 0, 3, 1, 4)
+    check(Asked(queries, keys, causal=True), device)
+
+
+def check_beyond_int32(device: str) -> None:
+    """The last vectors of 600 000 at a stride of 4096 start beyond 2³¹ numbers: alone, they give the same."""
+    n, dim, kept = 600_000, 64, 500
+    generator = torch.Generator(device).manual_seed(8)
+    vectors = torch.zeros(1, 1, n, 4096, dtype=torch.bfloat16, device=device)[..., :dim]
+    vectors[:, :, -2 * kept :] = torch.randn(1, 1, 2 * kept, dim, generator=generator, device=device).bfloat16()
+    mask = torch.zeros(1, n, dtype=torch.bool, device=device)
+    mask[:, -kept:] = True
+    asked = (dim**-0.5, True, 100, 64, -8.0, 8.0, 0)
+    whole = kernels.attention(vectors, vectors, mask, None, *asked)
+    last = vectors[:, :, -2 * kept :].contiguous()
+    alone = kernels.attention(last, last, mask[:, -2 * kept :].contiguous(), None, *asked)
+    assert whole[0][0].tolist() == [kept, n - kept, *alone[0][0].tolist()[2:]]
+    assert torch.equal(whole[1], alone[1])
+    for one, two in zip(whole[2:4], alone[2:4], strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-9)
+
+
+def all_checks(dtype: torch.dtype, device: str) -> dict[str, Callable[[], None]]:
+    """What is worth looking at on a GPU, by name."""
+    shapes: dict[str, tuple[tuple[int, int, int, int, int, int], dict[str, Any]]] = {
+        "one": ((1, 1, 1, 1, 1, 1), {}),
+        "odd": ((3, 2, 1, 37, 41, 33), {"masked": True, "positions": 70}),
+        "short": ((2, 2, 2, 197, 197, 64), {}),
+        "masked": ((3, 4, 2, 300, 500, 64), {"masked": True, "causal": True}),
+        "wide": ((1, 1, 1, 500, 500, 300), {}),
+        "thousands": ((1, 2, 1, 1500, 1500, 128), {"causal": True, "bins": 512, "low": -8.0, "high": 8.0}),
+        "longer than registers": ((1, 1, 1, 500, 9000, 64), {"causal": True}),
+        "window": ((1, 2, 2, 2000, 2000, 80), {"causal": True, "window": 257}),
+        "window around": ((1, 1, 1, 1000, 1000, 64), {"window": 33, "bins": 8192}),
+        "nothing more": ((1, 2, 2, 200, 200, 64), {"bins": 0, "positions": 0}),
+        "large": ((1, 1, 1, 300, 300, 64), {"size": 300.0, "causal": True}),
+    }
+    if dtype != torch.float16:
+        shapes["huge"] = ((1, 1, 1, 300, 300, 64), {"size": 1e25})
+        shapes["tiny"] = ((1, 1, 1, 300, 300, 64), {"size": 1e-18})
+    named: dict[str, Callable[[], None]] = {
+        name: (lambda shape=shape, options=options: check(make(*shape, dtype, **options), device))
+        for name, (shape, options) in shapes.items()
+    }
+
+    def in_small_launches() -> None:
+        with patch.object(attention_shapes, "SCORE_BYTES", 2**18):
+            check(make(2, 3, 3, 300, 300, 64, dtype, masked=True), device)
+
+    named["in small launches"] = in_small_launches
+    named["whole numbers"] = lambda: check_exact(dtype, device, length=700)
+    named["not finite"] = lambda: check_not_finite(dtype, device)
+    named["one projection"] = lambda: check_fused(dtype, device, length=200)
+    named["same bits"] = lambda: check_same_bits(make(2, 4, 2, 900, 900, 64, dtype, masked=True), device)
+    return named

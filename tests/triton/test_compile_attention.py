@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import Tensor
@@ -49,6 +51,11 @@ def check(launches: list[Launch], target: str, dtype: torch.dtype) -> None:
         assert launch.instructions > 100, f"{what}: {launch.instructions} instructions"
         static = 0 if target == "gfx942" else launch.static_shared
         assert launch.shared + static <= SHARED_BYTES[target], f"{what}: {launch.shared} + {static} bytes shared"
+        if launch.constants.get("SHARED_SLOTS"):
+            # Every score is counted by one thread once.
+            counted = len(re.findall(r"(?:atom|red)\.shared\S*\.add", launch.compiled.asm["ptx"]))
+            threads = 32 * launch.compiled.metadata.num_warps
+            assert counted * threads == launch.constants["R"] * launch.constants["C"], what
         if launch.name == "scores_kernel" and dtype != torch.float64:
             assert launch.uses_tensor_cores, f"{what}: no {TENSOR_CORES[target]}"
 

@@ -68,14 +68,13 @@ class _Sums:
     def results(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
         """The six tensors of :class:`fastaniso.state.Attention`."""
         self._flush()
-        outside = self._slots[:, [0, -1]]
         numbers = self.counts[:, :, 5].double()
         totals, seconds, least, largest = self.moments.unbind(2)
         mean = totals.sum(1, keepdim=True) / numbers.sum(1, keepdim=True).clamp(min=1)
         away = totals / numbers.clamp(min=1) - mean
         moments = (totals.sum(1), (seconds + numbers * away**2).sum(1), least.amin(1), largest.amax(1))
         return (
-            torch.cat((self.counts.sum(1), outside), 1),
+            torch.cat((self.counts.sum(1), self._slots[:, :1], self._slots[:, -1:]), 1),
             self._slots[:, 1:-1].contiguous(),
             torch.stack(moments, 1),
             self.rows.sum(1),

@@ -35,7 +35,7 @@ class ScoreTile:
 
     @classmethod
     def of(cls, dim: int, keys: int, dtype: torch.dtype, target: str) -> Self:
-        """For vectors of ``dtype`` and queries that see ``keys``: few take a narrow tile, of very many 16 rows are kept."""
+        """For queries that see ``keys``: few take a narrow tile, of very many the scores of 16 queries are kept."""
         parts = {torch.float32: 3, torch.float64: 0}.get(dtype, 1)
         most_queries, most_keys, most_k = {0: (32, 32, 16), 1: (64, 128, 64), 3: (64, 64, 32)}[parts]
         if target == "interpreter":

@@ -23,7 +23,7 @@ LOWEST = tl.constexpr(-1000.0)
 """exp(s − m) is 0 from here on; s − m itself may be infinite."""
 
 
-@triton.jit(do_not_specialize=["first_unit", "first_head", "units", "first", "stop"])
+@triton.jit(do_not_specialize=["T", "S", "first", "stop", "tiles", "first_unit", "first_head", "units"])
 def score_rows_kernel(
     scores,  # (units, heads, QUERIES, width): +∞ of a key that is not seen, NaN of a score that is not finite
     query_mask,  # (B, T), or None

@@ -25,7 +25,7 @@ def _offsets(rows, stride, ALIGN: tl.constexpr):
     return tl.multiple_of(rows.to(tl.int64) * stride, ALIGN)
 
 
-@triton.jit(do_not_specialize=["first_unit", "first_head", "first", "stop"])
+@triton.jit(do_not_specialize=["T", "S", "first", "stop", "tiles", "first_unit", "first_head"])
 def scores_kernel(
     queries,  # (B, H, T, D) at its strides
     keys,  # (B, H / SHARED, S, D) at its strides

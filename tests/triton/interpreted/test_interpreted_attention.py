@@ -62,10 +62,7 @@ def test_whole_numbers(dtype: str) -> None:
 
 
 def test_vectors_of_one_fused_projection() -> None:
-    """(B, T, 3·H·d) viewed as heads: no axis but the last is contiguous, and nothing is aligned."""
-    fused = torch.randn(2, 21, 3 * 2 * 5 + 1, generator=torch.Generator().manual_seed(2)).half()[:, :, 1:]
-    queries, keys, _ = fused.unflatten(2, (3, 2, 5)).permute(2, 0, 3, 1, 4)
-    check(Asked(queries, keys, causal=True))
+    attention_checks.check_fused(torch.float16)
 
 
 def test_several_launches(monkeypatch: pytest.MonkeyPatch) -> None:
