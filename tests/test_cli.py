@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+import tiny_senses
 
 import fastaniso
 from fastaniso import cli
@@ -73,6 +74,24 @@ def test_scan_json_is_all_of_stdout_and_equals_the_function(run: Any, model: Pat
     result = fastaniso.scan(model, text, max_length=32, max_tokens=100)
     assert content["sites"] == json.loads(result.to_json())["sites"]
     assert content["tokens"]["kept"] == 100
+
+
+def test_scan_images_and_sounds(run: Any, tmp_path: Path) -> None:
+    photos = tiny_senses.write_photos(tmp_path / "photos")
+    vision = tiny_senses.saved("vit", tmp_path / "vision")
+    code, stdout, _ = run("scan", vision, "--images", photos, "--quiet", "--max-items", 4)
+    assert code == 0
+    assert "64 patches in 4 images; dropped: 4 class token" in stdout
+    sounds = tiny_senses.write_sounds(tmp_path / "sounds")
+    (sounds / "corrupt.wav").write_bytes(b"RIFF")
+    speech = tiny_senses.saved("hubert", tmp_path / "speech")
+    code, stdout, _ = run("scan", speech, "--sounds", sounds, "--json", "--quiet", "--max-seconds", 0.3)
+    assert code == 0
+    tokens = json.loads(stdout)["tokens"]
+    assert (tokens["unit"], tokens["item"], sum(tokens["skipped"].values())) == ("frames", "clips", 1)
+    code, _, stderr = run("scan", vision, "--images", sounds, "--quiet")
+    assert code == 1
+    assert "no patches in" in stderr
 
 
 def test_several_texts_after_one_option(run: Any, model: Path, text: Path, tmp_path: Path) -> None:
@@ -216,6 +235,7 @@ def test_exit_2_wrong_usage(run: Any, model: Path, text: Path) -> None:
         ["scan"],
         ["scan", model],
         ["scan", model, "--text", "nowhere.txt"],
+        ["scan", model, "--text", text, "--images", text],
         ["scan", model, "--text", text, "--batch-size", 0],
         ["scan", model, "--text", text, "--dtype", "int8"],
         ["scan", model, "--text", text, "--device", "abacus"],
