@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,19 +44,25 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
-def page(browser: Any, path: Path) -> Iterator[Any]:
-    """The open page; what it logs and asks for is kept in ``page.seen``, and must be nothing at the end."""
+@contextmanager
+def opened(browser: Any, path: Path) -> Iterator[Any]:
+    """The open page; whatever it logs or asks for until the end is a failure."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.seen = []
-    page.on("console", lambda message: page.seen.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda error: page.seen.append(f"error: {error}"))
-    page.on("request", lambda request: page.seen.append(request.url) if request.url != path.as_uri() else None)
+    seen: list[str] = []
+    page.on("console", lambda message: seen.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: seen.append(f"error: {error}"))
+    page.on("request", lambda request: seen.append(request.url) if request.url != path.as_uri() else None)
     page.goto(path.as_uri())
     page.wait_for_selector("#layers .plot .main-svg")
     yield page
-    assert [seen for seen in page.seen if not seen.startswith(("data:", "blob:"))] == []
     page.close()
+    assert [one for one in seen if not one.startswith(("data:", "blob:"))] == []
+
+
+@pytest.fixture(scope="module")
+def page(browser: Any, path: Path) -> Iterator[Any]:
+    with opened(browser, path) as page:
+        yield page
 
 
 def shown(page: Any, selector: str) -> str:
@@ -162,3 +169,13 @@ def test_lines_differ_by_more_than_colour(page: Any) -> None:
     )
     for column in zip(*looks, strict=True):
         assert len(set(column)) == len(looks)
+
+
+def test_a_page_of_json_alone(browser: Any, report: Report, tmp_path: Path) -> None:
+    folder = tmp_path / "bert"
+    folder.mkdir()
+    shutil.copy(report.runs[0].folder / "scan.json", folder)
+    with opened(browser, load_report(folder).save_html(tmp_path / "alone.html")) as page:
+        assert "No spectrum here" in page.locator("#site").inner_text()
+        assert page.locator("#site figure").first.is_hidden()
+        assert "states are not in the folder" in page.locator("#provenance").inner_text()

@@ -77,7 +77,7 @@ def plot_drift(runs: Sequence[Run]) -> Figure:
             layers = [site for site in line.sites if site.is_layer]
             found = line.run.drift_correlation()[line.stack]
             methods.add(found.method)
-            tells = "" if math.isnan(found.rho) else f": ρ = {found.rho:+.2f}, p = {found.p:.2g}"
+            tells = "" if math.isnan(found.rho) else f": ρ = {found.rho:+.2f}, {_chance(found.p)}"
             x = [site.values["drift.norm_of_mean"] for site in layers]
             y = [site.values["mean_cosine"] for site in layers]
             axes.plot(x, y, label=line.label + tells, **{**line.look, "linewidth": 0.8})
@@ -148,12 +148,17 @@ def _apart(named: list[tuple[str, tuple[float, float]]]) -> Iterator[tuple[str, 
     """Those that no other before them is near, so that names do not cover each other."""
     points = np.array([at for _, at in named])
     extent = np.ptp(points, axis=0) if len(points) else np.ones(2)
-    near = np.array([0.03, 0.05]) * np.where(extent > 0, extent, 1)
+    near = np.array([0.04, 0.07]) * np.where(extent > 0, extent, 1)
     taken: list[int] = []
     for i, point in enumerate(points):
         if not (np.abs(points[taken] - point) < near).all(axis=-1).any():
             taken.append(i)
             yield named[i]
+
+
+def _chance(p: float) -> str:
+    """Beyond a millionth an approximation says no more than that."""
+    return "p < 1e-6" if p < 1e-6 else f"p = {p:.2g}"
 
 
 def _looks() -> Iterator[dict[str, Any]]:

@@ -80,7 +80,7 @@ function drifts(lines, drift, words) {
 // Which points can be named: the first, the last, and those that no named one is near.
 function apart(points, [width, height]) {
   const named = [];
-  const near = ([x, y]) => named.some(([u, v]) => Math.abs(x - u) < 0.03 * width && Math.abs(y - v) < 0.06 * height);
+  const near = ([x, y]) => named.some(([u, v]) => Math.abs(x - u) < 0.04 * width && Math.abs(y - v) < 0.08 * height);
   const order = [0, points.length - 1, ...points.keys()];
   for (const i of order) if (!near(points[i])) named.push(points[i]);
   return points.map((point) => named.includes(point));
@@ -90,7 +90,7 @@ function correlations(lines, drift) {
   return lines.map((one) => {
     const [rho, p, count, method] = one.correlations[drift];
     if (rho === null) return `${one.name}: fewer than three layers, or no spread; no correlation.`;
-    return `${one.name}: Spearman ρ = ${signed(rho)}, p = ${chance(p)} over ${count} layers (two-sided, ${method}).`;
+    return `${one.name}: Spearman ρ = ${signed(rho)}, ${chance(p)} over ${count} layers (two-sided, ${method}).`;
   });
 }
 
@@ -158,7 +158,10 @@ function cosines(runs) {
   };
 }
 
+const LAST = "the last layer of each run";
+
 function siteOf(run, name) {
+  if (name === LAST) return run.stacks[0].sites.filter((site) => site.layer).at(-1);
   return run.stacks.flatMap((stack) => stack.sites).find((site) => site.site === name);
 }
 

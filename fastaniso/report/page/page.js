@@ -2,11 +2,10 @@
 
 function runCard(run) {
   const sites = run.stacks.flatMap((stack) => stack.sites);
-  const layers = run.stacks[0].sites.filter((site) => site.layer);
-  const last = layers[layers.length - 1];
+  const last = siteOf(run, LAST);
   const figures = [
     ["rows", last.n], ["dimension", last.dim], ["sites", sites.length > 1 ? sites.length : null],
-    [layers.length > 1 ? `mean cosine, ${last.site}` : "mean cosine", last.values.mean_cosine],
+    [sites.length > 1 ? `mean cosine, ${last.site}` : "mean cosine", last.values.mean_cosine],
     ["IsoScore", last.values.isoscore],
   ].filter(([, value]) => value !== undefined && value !== null);
   return element(

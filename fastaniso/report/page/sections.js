@@ -111,8 +111,9 @@ function driftSection(payload, all) {
 function siteSection(payload) {
   const runs = payload.runs;
   const names = [...new Set(runs.flatMap((run) => run.stacks.flatMap((stack) => stack.sites.map((site) => site.site))))];
-  const layers = runs[0].stacks[0].sites.filter((site) => site.layer);
-  let name = layers[layers.length - 1].site;
+  // Runs of other lengths have no last layer of one name: theirs are put side by side.
+  const last = new Set(runs.map((run) => siteOf(run, LAST).site));
+  let name = last.size > 1 ? LAST : [...last][0];
   const beside = element("div", { class: "beside" });
   const values = element("div", {});
   const spectrum = figureBox(() => spectra(runs, name));
@@ -130,7 +131,7 @@ function siteSection(payload) {
     none.hidden = any;
     for (const box of any ? [spectrum, ...boxes] : boxes) box.draw();
   };
-  const control = select("Site", [["", names.map((one) => [one, one])]], name, (chosen) => {
+  const control = select("Site", [["", [...(last.size > 1 ? [LAST] : []), ...names].map((one) => [one, one])]], name, (chosen) => {
     name = chosen;
     show();
   });

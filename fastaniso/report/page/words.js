@@ -20,9 +20,10 @@ function shown(value) {
   return value.toLocaleString("en-US", { maximumSignificantDigits: 4 }).replace("-", "−");
 }
 
+// Beyond a millionth an approximation says no more than that.
 function chance(p) {
-  if (p === null) return "–";
-  return p < 1e-4 ? p.toExponential(0).replace("e-", "e−") : p.toPrecision(2);
+  if (p < 1e-6) return "p < 1e−6";
+  return `p = ${p < 1e-3 ? p.toExponential(1).replace("e-", "e−") : p.toPrecision(2)}`;
 }
 
 function signed(value) {
