@@ -14,7 +14,7 @@ namespace {
 constexpr int64_t kSharedBytes = 12 << 20;    // packed keys of several sequences and heads, in the last-level cache
 constexpr int64_t kOwnBytes = 512 << 10;      // scores of a thread, in its second-level cache
 constexpr int64_t kLeastRows = 8;             // that a thread takes at a time, however many keys they see
-constexpr int64_t kScoresInPiece = 1 << 17;   // enough for what is merged to be little beside it
+constexpr int64_t kScoresInPiece = 1 << 19;   // enough for what is merged to be little beside it
 constexpr int64_t kWorkForThreads = 1 << 20;  // multiply-adds below which a second thread costs more than it brings
 constexpr int64_t kKeysPacked = 240;          // by a thread at a time; a multiple of any panel
 constexpr int64_t kWidest = 48, kTwoVectors = 32;  // of a panel; in floats
@@ -126,6 +126,7 @@ class HeadPass {
   int64_t vector_bytes() const { return keys_.dim * number_bytes_; }
   // Of the rows at a time, up to whole tiles of any height.
   int64_t score_bytes() const { return whole_lines((rows_ + kLeastRows) * stride_ * number_bytes_); }
+  int64_t query_bytes() const { return whole_lines((kAttentionRows + kWidest) * vector_bytes()); }
   int64_t packed_bytes(int64_t b) const { return whole_lines((kept_keys_[b].count() + kWidest) * vector_bytes()); }
   int64_t pieces_of(int64_t b) const {
     return (kept_queries_[b].count() + piece_rows_ - 1) / piece_rows_ * heads_in_group_;
@@ -189,6 +190,7 @@ void HeadPass::measure(const Set& set, int64_t piece, const char* panels, char* 
   const int64_t head = set.group * heads_in_group_ + piece / in_head;
   const int64_t begin = piece % in_head * piece_rows_, end = std::min(begin + piece_rows_, queries.count());
   char* const packed = own + score_bytes();
+  out.sums.places = reinterpret_cast<uint16_t*>(packed + query_bytes());
   for (int64_t from = begin; from < end; from += rows_) {
     const int64_t count = std::min(rows_, end - from);
     const char* vectors[kAttentionRows];
@@ -204,6 +206,8 @@ void HeadPass::measure(const Set& set, int64_t piece, const char* panels, char* 
                                stop,   results_.scale,      own,   stride_};
     kernels().attention[wide_](block, out.sums);
   }
+  for (int64_t& left = out.sums.waiting; left > 0; --left)
+    ++out.histogram[out.sums.places[left - 1] * kHistograms + left % kHistograms];
 }
 
 void HeadPass::run(Interrupt& interrupt) {
@@ -212,7 +216,7 @@ void HeadPass::run(Interrupt& interrupt) {
     for (int64_t head = 0; head < queries_.heads; ++head)
       results_.counts[8 * head + 1] += queries_.length - kept_queries_[b].count();
 
-  const int64_t own_bytes = score_bytes() + whole_lines((kAttentionRows + kWidest) * vector_bytes());
+  const int64_t own_bytes = score_bytes() + query_bytes() + (results_.bins ? whole_lines(2 * rows_ * stride_) : 0);
   const PanelMemory own(threads_ * own_bytes);
   std::vector<HeadSums> partials;
   for (int64_t i = 0; i < partials_for(threads_); ++i) partials.emplace_back(results_);

@@ -110,6 +110,8 @@ struct AttentionSums {
   int64_t bins, positions;
   double low, high;
 
+  uint16_t* places;  // of scores that wait to be counted in the histogram, and how many they are
+  int64_t waiting;
   uint32_t* histogram;  // (bins + 2, kHistograms): scores below the range, in its bins, above it
   double* received;     // (positions, and room for a vector)
   int64_t* visible;     // (positions + 1): rows that begin to see a key there less those that do no longer

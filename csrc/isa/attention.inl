@@ -83,31 +83,47 @@ __attribute__((noinline)) bool settle_row(const T* row, int64_t count, double pi
   return true;
 }
 
-// Bins are found a vector at a time and counted one by one.
+// Bins are found a vector at a time, and counted one by one while the next queries' product keeps the vector units
+// busy: some at each of its steps, as many as the scalar units have time for.
 template <class T>
-FASTANISO_INLINE void count_bins(const T* row, int64_t count, AttentionSums& out) {
+FASTANISO_INLINE void find_places(const T* row, int64_t count, AttentionSums& out) {
   typedef typename Compute<T>::V V;
   typedef typename IntLanes<T>::V IntV;
-  constexpr int width = kBytes / sizeof(T), at_once = 256;
+  constexpr int width = kBytes / sizeof(T);
   typedef typename IntLanes<T>::Narrow Narrow;
   const T bins = T(out.bins), per_score = T(out.bins / (out.high - out.low)), first = T(out.low);
   const V low = V{} + T(out.low), high = V{} + T(out.high), one = V{} + 1, last = V{} + bins;
-  uint16_t places[at_once];
-  for (int64_t begin = 0; begin < count; begin += at_once) {
-    const int64_t number = count - begin < at_once ? count - begin : at_once;
-    for (int64_t i = 0; i < number; i += width) {
-      const V x = load(row + begin + i);
-      V place = (x - first) * per_score + one;
-      place = place < one ? one : place;
-      place = place > last ? last : place;
-      place = x < low ? V{} : place;
-      place = x > high ? last + one : place;
-      const IntV whole = __builtin_convertvector(place, IntV);
-      store(places + i, __builtin_convertvector(whole, Narrow));
-    }
-    for (int64_t i = 0; i < number; ++i) ++out.histogram[places[i] * kHistograms + i % kHistograms];
+  uint16_t* const places = out.places + out.waiting;
+  for (int64_t i = 0; i < count; i += width) {
+    const V x = load(row + i);
+    V place = (x - first) * per_score + one;
+    place = place < one ? one : place;
+    place = place > last ? last : place;
+    place = x < low ? V{} : place;
+    place = x > high ? last + one : place;
+    const IntV whole = __builtin_convertvector(place, IntV);
+    store(places + i, __builtin_convertvector(whole, Narrow));
   }
+  out.waiting += count;
 }
+
+constexpr int kCountsAStep = 6;
+
+// Counts the places that wait, from the first on.
+struct Counting {
+  const uint16_t* next;
+  const uint16_t* end;
+  uint32_t* histogram;
+
+  FASTANISO_INLINE void some() {
+    if (end - next < kCountsAStep) return;
+    for (int c = 0; c < kCountsAStep; ++c) ++histogram[next[c] * kHistograms + c % kHistograms];
+    next += kCountsAStep;
+  }
+  FASTANISO_INLINE void rest() {
+    for (; next < end; ++next) ++histogram[*next * kHistograms + (end - next) % kHistograms];
+  }
+};
 
 // e^(x − largest), 0 where that is no normal number, and how far x is below the largest.
 template <class V, class T>
@@ -154,7 +170,7 @@ FASTANISO_INLINE void add_row(T* row, int64_t first, int64_t count, AttentionSum
     ++out.nonfinite;
     return;
   }
-  if (out.bins) count_bins(row, count, out);
+  if (out.bins) find_places(row, count, out);
 
   fill_up(row, count, -infinity);
   double total, weighted;
@@ -196,13 +212,14 @@ FASTANISO_INLINE void add_row(T* row, int64_t first, int64_t count, AttentionSum
 
 // Scores of one tile of queries with one panel of keys: scale·Σ_k a[k]·b[k].
 template <class T>
-FASTANISO_INLINE void score_tile(const T* a, const T* b, int64_t dim, T scale, T* to, int64_t stride) {
+FASTANISO_INLINE void score_tile(const T* a, const T* b, int64_t dim, T scale, T* to, int64_t stride,
+                                 Counting& counting) {
   typedef typename Compute<T>::V V;
   constexpr int width = kBytes / sizeof(T), panel = panel_width<T>(), height = tile_rows<T>();
   for (int64_t k = 0; k < dim; k += kStepsInRegisters) {
     const int64_t left = dim - k, steps = left < kStepsInRegisters ? left : kStepsInRegisters;
     V sums[height][kPanelVectors] = {};
-    add_products(a + k * panel, b + k * panel, steps, sums, [](int64_t) {});
+    add_products(a + k * panel, b + k * panel, steps, sums, [&](int64_t) { counting.some(); });
     for (int i = 0; i < height; ++i) {
       for (int v = 0; v < kPanelVectors; ++v) {
         T* const at = to + i * stride + v * width;
@@ -237,6 +254,7 @@ void attention(const AttentionBlock& block, AttentionSums& out) {
     stop = until[tile] > stop ? until[tile] : stop;
   }
   if (first >= stop) return;
+  Counting counting{out.places, out.places + out.waiting, out.histogram};
 
   first = first / panel * panel;
   T* const scores = static_cast<T*>(block.scores);
@@ -246,9 +264,11 @@ void attention(const AttentionBlock& block, AttentionSums& out) {
     for (int64_t row = 0; row < block.row_count; row += height) {
       if (key + panel <= from[row / height] || key >= until[row / height]) continue;
       score_tile(queries + row / panel * panel * block.dim + row % panel, keys, block.dim, T(block.scale),
-                 scores + row * block.stride + key - first, block.stride);
+                 scores + row * block.stride + key - first, block.stride, counting);
     }
   }
+  counting.rest();
+  out.waiting = 0;
   for (int64_t row = 0; row < block.row_count; ++row) {
     const int64_t begin = block.first[row], count = block.stop[row] - begin;
     if (count > 0) add_row(scores + row * block.stride + begin - first, begin, count, out);

@@ -37,7 +37,10 @@ def plan_attention(
         packed = max(min(_SHARED, batch * groups * sequence), sequence) + _HUGE_PAGE
         rows = min(max(_OWN // (seen * size) // _LEAST_ROWS * _LEAST_ROWS, _LEAST_ROWS), _MOST_ROWS)
         span = min(others, others if heads.query_mask is not None else seen + rows) + 2 * _WIDEST + 32
-        own = threads * size * ((rows + _LEAST_ROWS) * span + (_MOST_ROWS + _WIDEST) * dim) + _HUGE_PAGE
+        own = threads * (
+            size * ((rows + _LEAST_ROWS) * span + (_MOST_ROWS + _WIDEST) * dim) + 2 * rows * span * (bins > 0)
+        )
+        own += _HUGE_PAGE
         partials = 4 * threads * 8 * (bins + 2 + 2 * positions + 64)
         working = packed + own + partials + 2**18
     scores = batch * count * length * seen
