@@ -248,3 +248,23 @@ def test_a_model_without_attention_is_refused_with_the_reason() -> None:
         model(torch.randn(1, 3, 8, 8))
     with pytest.raises(ValueError, match=r"Sequential made no attention .* such as a CNN, has no queries and keys"):
         probe.results()
+
+
+def test_a_first_token_alone_does_not_tell_that_nothing_is_rotated() -> None:
+    model = tiny(transformers.LlamaConfig(**COMMON, num_key_value_heads=2))
+    with torch.no_grad(), probe_attention(model) as probe:
+        for length in (1, 6):
+            model(input_ids=torch.arange(4, 4 + length)[None])
+    (site,) = probe.results().sites
+    assert site.attended.position == "after rotation"
+    assert site.projected is not None
+    assert (site.attended.queries.n, site.projected.queries.n) == (7, 6)
+
+
+def test_padding_with_states_of_zero_hides_no_rotation() -> None:
+    model = tiny(transformers.LlamaConfig(**COMMON, num_key_value_heads=2))
+    keep = torch.tensor([[1, 1, 1, 0, 0, 0], [1, 1, 1, 1, 1, 0]])
+    with torch.no_grad(), probe_attention(model) as probe:
+        model(input_ids=torch.randint(4, 99, (2, 6)) * keep, attention_mask=keep)  # the pad token's embedding is zero
+    (site,) = probe.results().sites
+    assert site.attended.position == "after rotation"

@@ -106,9 +106,9 @@ class Projections:
         outputs = self._of.pop(call.module, None)
         if outputs is None:
             return Taken(None, None, None, call.keys.shape[1])
-        if call.module not in self._layouts:
-            self._layouts[call.module] = _find_layout(outputs.given, call)
-        layout, rotated = self._layouts[call.module]
+        layout, rotated = self._layouts.get(call.module) or _find_layout(outputs.given, call)
+        if call.keys.shape[2] > 1:  # at the first position of all a rotation does nothing
+            self._layouts[call.module] = layout, rotated
         return Taken(
             before=layout.cut(outputs.given, call.queries) if layout is not None and rotated else None,
             rotated=rotated,
@@ -199,11 +199,10 @@ def _layouts(given: dict[str, Tensor], call: AttentionCall) -> Iterator[_Layout]
 
 
 def _same_lengths(before: Tensor, after: Tensor) -> bool:
-    """Whether all vectors have the lengths they had, up to one factor for all."""
-    ratio = torch.linalg.vector_norm(after, dim=-1, dtype=torch.float64)
-    ratio = ratio / torch.linalg.vector_norm(before, dim=-1, dtype=torch.float64).clamp(min=1e-30)
-    middle = ratio.median()
-    return bool(((ratio - middle).abs() <= _AGREES[after.dtype] * middle).all())
+    """Whether all vectors have the lengths they had, up to one factor for all; zeros, as padding may be, stay zero."""
+    a, b = (torch.linalg.vector_norm(x, dim=-1, dtype=torch.float64) for x in (before, after))
+    factor = (b / a)[a > 0].nanmedian()  # nan where all are zero, and then nothing agrees
+    return bool(((b - factor * a).abs() <= _AGREES[after.dtype] * factor * a).all())
 
 
 def _same(before: Tensor, after: Tensor) -> bool:
