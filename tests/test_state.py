@@ -23,6 +23,7 @@ from fastaniso.state import (
     Coverage,
     Gram,
     GroupMoments,
+    HeadMoments,
     Moments,
     Neighbors,
     PairCoverage,
@@ -63,8 +64,12 @@ def _attention(x: torch.Tensor = X, **options: Any) -> Attention:
     return ops.attention(heads, backend=BACKEND, window=5, bins=16, positions=3, **options)
 
 
+def _head_moments(x: torch.Tensor = X, **where: Any) -> HeadMoments:
+    return HeadMoments.of([_moments(x, **where), _moments(x + 1, **where)])
+
+
 MAKERS = {"Moments": _moments, "Gram": _gram, "GroupMoments": _groups, "Pairs": _pairs, "Neighbors": _neighbors}
-MAKERS |= {"Attention": _attention}
+MAKERS |= {"Attention": _attention, "HeadMoments": _head_moments}
 
 
 @pytest.fixture(params=MAKERS)
@@ -82,6 +87,8 @@ def _assert_equal(a: State, b: State, **tolerance: float) -> None:
 def _empty_like(state: State) -> State:
     if isinstance(state, GroupMoments):
         return GroupMoments.empty(state.dim, state.groups)
+    if isinstance(state, HeadMoments):
+        return HeadMoments.empty(state.dim, state.heads)
     if isinstance(state, Pairs):
         settings = {"uniformity_t": state.uniformity_t, "thresholds": state.thresholds}
         return Pairs.empty(state.dim, bins=state.bins, moments=state.moments is not None, **settings)
@@ -318,3 +325,26 @@ def test_a_file_of_another_version_is_refused(tmp_path: Path) -> None:
         save_file(tensors, tmp_path / "state", {"fastaniso": header, "sha256": _checksum(header, tensors)})
         with pytest.raises(CorruptStateError, match=message):
             load_state(tmp_path / "state")
+
+
+def test_empty_states_copy_nothing_from_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU would be waited for, at every update of an accumulator."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("values were copied from the host")
+
+    for place, name in ((torch, "tensor"), (torch, "as_tensor"), (torch.Tensor, "new_tensor")):
+        monkeypatch.setattr(place, name, refuse)
+    for empty in (
+        Moments.empty(4),
+        Gram.empty(4),
+        GroupMoments.empty(4, 3),
+        Pairs.empty(4, bins=8, thresholds=(0.5,), uniformity_t=(2.0,)),
+        Neighbors.empty(4, 2, 0, 5),
+        Attention.empty(4, 2),
+    ):
+        empty._check_shapes()
+    with pytest.raises(AssertionError, match="copied from the host"):
+        torch.tensor([1.0])
+    assert Moments.empty(4).counts.tolist() == [0, 0, 0, 0, NO_ROW]
+    assert Moments.empty(4).totals.tolist() == [0.0, 0.0, float("inf"), -float("inf"), 0.0, 0.0]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from fastaniso.state.base import State
+from fastaniso.state.base import State, filled
 from fastaniso.state.coverage import Coverage
 
 
@@ -116,7 +116,7 @@ class Attention(State):
             score_range=_range(score_range),
             counts=zeros(8, torch.int64),
             histogram=zeros(bins, torch.int64),
-            scores=torch.tensor([[0.0, 0.0, inf, -inf]], dtype=torch.float64, device=device).repeat(heads, 1),
+            scores=filled((0.0, 0.0, inf, -inf), torch.float64, device).repeat(heads, 1),
             rows=zeros(5, torch.float64),
             received=zeros(positions, torch.float64),
             visible=zeros(positions, torch.int64),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -15,6 +15,15 @@ from fastaniso.state.errors import CorruptStateError, StateMismatchError
 FORMAT_VERSION = 1
 NO_ROW = 2**63 - 1
 """Value of ``first_invalid`` when every row could be normalised: the identity of ``min``."""
+
+
+def filled(values: Sequence[float], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    """``values`` on a device, written there: ``torch.tensor`` copies them from the host, for which a GPU is waited."""
+    tensor = torch.zeros(len(values), dtype=dtype, device=device)
+    for place, value in enumerate(values):
+        if value:
+            tensor[place : place + 1].fill_(value)
+    return tensor
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from fastaniso.state.base import NO_ROW, State
+from fastaniso.state.base import NO_ROW, State, filled
 from fastaniso.state.coverage import Coverage
 from fastaniso.state.errors import StateMismatchError
 
@@ -56,7 +56,7 @@ class GroupMoments(State):
             counts=torch.zeros(groups, dtype=torch.int64, device=device),
             unit_sum=torch.zeros(groups, dim, dtype=torch.float64, device=device),
             unit_squared=torch.zeros(groups, dtype=torch.float64, device=device),
-            dropped=torch.tensor([0, 0, 0, 0, NO_ROW], dtype=torch.int64, device=device),
+            dropped=filled((0, 0, 0, 0, NO_ROW), torch.int64, device),
         )
 
     def merge(self, other: Self) -> Self:

@@ -8,7 +8,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from fastaniso.state.base import NO_ROW, State
+from fastaniso.state.base import NO_ROW, State, filled
 from fastaniso.state.coverage import Coverage
 
 
@@ -44,8 +44,8 @@ class Moments(State):
             dim=dim,
             coverage=Coverage(),
             provenance=frozenset(),
-            counts=torch.tensor([0, 0, 0, 0, NO_ROW], dtype=torch.int64, device=device),
-            totals=torch.tensor([0.0, 0.0, inf, -inf, 0.0, 0.0], dtype=torch.float64, device=device),
+            counts=filled((0, 0, 0, 0, NO_ROW), torch.int64, device),
+            totals=filled((0.0, 0.0, inf, -inf, 0.0, 0.0), torch.float64, device),
             sums=torch.zeros(4, dim, dtype=torch.float64, device=device),
         )
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from fastaniso.state.base import NO_ROW, State
+from fastaniso.state.base import NO_ROW, State, filled
 from fastaniso.state.coverage import PairCoverage
 from fastaniso.state.errors import StateMismatchError
 
@@ -75,7 +75,7 @@ class Neighbors(State):
             coverage=PairCoverage(),
             provenance=frozenset(),
             start=start,
-            counts=torch.tensor([0, 0, 0, NO_ROW, NO_ROW], dtype=torch.int64, device=device),
+            counts=filled((0, 0, 0, NO_ROW, NO_ROW), torch.int64, device),
             cosines=torch.full((stop - start, k), float("-inf"), dtype=dtype, device=device),
             indices=torch.full((stop - start, k), -1, dtype=torch.int64, device=device),
         )

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from fastaniso.state.base import NO_ROW, State
+from fastaniso.state.base import NO_ROW, State, filled
 from fastaniso.state.coverage import PairCoverage
 from fastaniso.state.errors import StateMismatchError
 
@@ -86,12 +86,12 @@ class Pairs(State):
             provenance=frozenset(),
             uniformity_t=uniformity_t,
             thresholds=thresholds,
-            counts=torch.tensor([0, 0, 0, NO_ROW, NO_ROW], dtype=torch.int64, device=device),
+            counts=filled((0, 0, 0, NO_ROW, NO_ROW), torch.int64, device),
             histogram=zeros(bins, torch.int64) if bins else None,
             moments=zeros(5, torch.float64) if moments else None,
             exponentials=zeros(len(uniformity_t), torch.float64),
             above=zeros(len(thresholds), torch.int64),
-            extrema=torch.tensor([inf, -inf], dtype=torch.float64, device=device) if extrema else None,
+            extrema=filled((inf, -inf), torch.float64, device) if extrema else None,
             extrema_at=torch.full((2, 2), -1, dtype=torch.int64, device=device) if extrema else None,
         )
 
@@ -168,6 +168,6 @@ def _merge_extrema(a: Pairs, b: Pairs) -> tuple[Tensor | None, Tensor | None]:
     i_a, j_a = a.extrema_at.unbind(1)
     i_b, j_b = b.extrema_at.unbind(1)
     b_is_first = (i_b < i_a) | ((i_b == i_a) & (j_b < j_a))
-    sign = a.extrema.new_tensor([1.0, -1.0])  # so that less is better for both
+    sign = filled((1.0, -1.0), a.extrema.dtype, a.extrema.device)  # so that less is better for both
     b_wins = (b.extrema * sign < a.extrema * sign) | ((b.extrema == a.extrema) & b_is_first)
     return torch.where(b_wins, b.extrema, a.extrema), torch.where(b_wins[:, None], b.extrema_at, a.extrema_at)
