@@ -16,6 +16,7 @@ import torch.distributed as dist
 
 import fastaniso
 from fastaniso import distributed
+from fastaniso.distributed.starting import meet
 from fastaniso.ops import dispatch
 from fastaniso.rows import as_rows
 
@@ -183,3 +184,27 @@ def test_omitted_rows_are_counted_over_all_ranks(tmp_path: Path) -> None:
 
     assert values(on_ranks(2, tmp_path, body)) == [[299, 2, 299 * 298 // 2]] * 2
     assert np.isfinite(ROWS.numpy()).all()
+
+
+def test_a_rank_that_never_starts_is_named(tmp_path: Path) -> None:
+    def told(ranks: list[int]) -> list[str]:
+        children = []
+        for rank in ranks:
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    meet(dist.FileStore(str(tmp_path / "store"), 5), rank, 5, 0.5)
+                    text = "all are here"
+                except distributed.RankError as error:
+                    text = str(error)
+                (tmp_path / f"{rank}.txt").write_text(text)
+                os._exit(0)
+            children.append(pid)
+        for pid in children:
+            assert os.waitpid(pid, 0)[1] == 0
+        (tmp_path / "store").unlink(missing_ok=True)
+        return [(tmp_path / f"{rank}.txt").read_text() for rank in ranks]
+
+    assert told([0, 1, 2, 3, 4]) == ["all are here"] * 5
+    assert told([0, 2, 3]) == ["ranks 1, 4 of 5 did not start within 0.5 s; see their logs, or start anew"] * 3
+    assert told([0, 1, 2, 3])[0].startswith("rank 4 of 5 did not start")
