@@ -30,9 +30,9 @@ def canine() -> Any:
     return transformers.AutoModel.from_config(config).eval()
 
 
-def test_characters_and_their_molecules() -> None:
+def test_characters_and_their_molecules(monkeypatch: pytest.MonkeyPatch) -> None:
     """CANINE: rows of the three stacks are those of each text alone, and counted by stack."""
-    model, tokenizer = canine(), transformers.CanineTokenizer()
+    model, tokenizer = canine(), tiny.canine_tokenizer(monkeypatch)
     result = fastaniso.scan(model, TEXTS, tokenizer=tokenizer, max_length=64)
     assert list(result.stacks) == ["initial_char_encoder.", "encoder.", "final_char_encoder."]
     assert result.tokens.kept == sum(map(len, TEXTS))

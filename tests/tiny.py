@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -66,6 +67,12 @@ def tokenizer(*, special: bool = True, pad: bool = True) -> Any:
     if special:
         names |= {"cls_token": "[CLS]", "sep_token": "[SEP]"}
     return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, **names)
+
+
+def canine_tokenizer(patch: pytest.MonkeyPatch) -> Any:
+    """CANINE's, and all that is loaded under ``patch``: without listing all of Unicode anew each time, for seconds."""
+    patch.setattr(transformers.CanineTokenizer, "get_vocab", lambda self: dict(self.added_tokens_encoder))
+    return transformers.CanineTokenizer()
 
 
 def words(count: int, *, seed: int = 0) -> str:

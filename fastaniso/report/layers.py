@@ -48,8 +48,9 @@ def plot_layers(result: ScanResult) -> Figure:
         title(
             drawn,
             f"{short(result.model, 60)} on {short(result.data, 60)}",
-            f"{tokens.kept:,} tokens in {tokens.sequences:,} sequences, special tokens and padding left out; "
-            "exact over all ordered pairs of tokens; ρ: Spearman's of ‖mean‖ and mean cosine over embedding and blocks",
+            f"{tokens.kept:,} {tokens.unit} in {tokens.sequences:,} {tokens.item}, "
+            f"{' and '.join(tokens.dropped) or 'nothing'} left out; exact over all ordered pairs of {tokens.unit}; "
+            "ρ: Spearman's of ‖mean‖ and mean cosine over embedding and blocks",
         )
     return drawn
 
