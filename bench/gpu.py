@@ -84,7 +84,8 @@ def check() -> int:
         attempt(f"gram {dtype} d = 768", lambda h=hidden: checks.check_gram(h, None, "cuda"))
         check_pairs(dtype, attempt)
         for name, call in attention_checks.all_checks(DTYPES[dtype], "cuda").items():
-            attempt(f"attention {dtype} {name}", call)
+            if dtype in ("f32", "bf16") or name in attention_checks.BRIEF:
+                attempt(f"attention {dtype} {name}", call)
         print(f"  {dtype} checked", flush=True)
     attempt("offsets beyond int32", lambda: checks.check_beyond_int32("cuda"))
     attempt("offsets of pairs beyond int32", lambda: pair_checks.check_beyond_int32("cuda"))

@@ -17,6 +17,9 @@ from fastaniso.ops.reference_attention import allowed_keys
 from fastaniso.ops.reference_attention import attention as reference
 from fastaniso.ops.triton import attention_shapes
 
+BRIEF = ("one", "odd", "masked", "thousands", "large", "whole numbers", "one projection")
+"""Of all checks on a GPU, those for every dtype: each compiles kernels of its own."""
+
 NAMES = ("counts", "histogram", "scores", "rows", "received", "visible")
 
 

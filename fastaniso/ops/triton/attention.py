@@ -42,7 +42,6 @@ class _Sums:
         def zeros(size: int, dtype: torch.dtype) -> Tensor:
             return torch.zeros(heads, slots, size, dtype=dtype, device=device)
 
-        self._bins = bins
         self.counts = zeros(6, torch.int64)
         self.histogram = zeros(bins + 2, torch.int32) if bins else None
         self.moments = zeros(4, torch.float64)
@@ -177,6 +176,5 @@ def _first_keys(key_mask: Tensor, positions: int) -> Tensor:
     place = torch.where(key_mask, place, positions).clamp(max=positions)
     # All others go to a place that is cut off.
     found = torch.full((batch, positions + 1), others, dtype=torch.int32, device=key_mask.device)
-    return found.scatter_(1, place, torch.arange(others, dtype=torch.int32, device=key_mask.device).expand_as(place))[
-        :, :positions
-    ].contiguous()
+    at = torch.arange(others, dtype=torch.int32, device=key_mask.device).expand(batch, others)
+    return found.scatter_(1, place, at)[:, :positions].contiguous()
