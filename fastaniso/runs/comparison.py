@@ -25,7 +25,8 @@ CONVENTIONS = {
     "change": "after - before",
     "noise": "half width of the 95 % interval of a change between two runs of nothing but other data, "
     "1.96 sqrt(SE_a^2 + SE_b^2): if every row were an independent draw; likely, if sequences are, of one size, and "
-    "explain the same share of the variance in every direction; at most, as the sums kept allow",
+    "explain the same share of the variance in every direction; at most, as the sums kept allow. One change in twenty "
+    "may be beyond by chance alone",
     BEYOND: "|change| is above the most the noise can be",
     LIKELY: "|change| is above what the noise likely is, and not above the most",
     WITHIN: "|change| is no more than the noise likely is",
@@ -121,9 +122,6 @@ def compare(before: str | os.PathLike[str] | Run, after: str | os.PathLike[str] 
     changes = [change for site in ours for change in _changes(site, sites[site.site])]
     changes.sort(key=lambda change: order.index(change.metric))
     notes = [f"{run.name} lacks {what}" for run in (a, b) for what in run.missing]
-    tested = sum(change.verdict != UNKNOWN for change in changes)
-    if tested:
-        notes.append(f"of {tested} values one in twenty may be beyond the likely noise by chance alone")
     return Comparison(
         before=a.name,
         after=b.name,

@@ -38,6 +38,8 @@ def comparison_table(comparison: Comparison) -> str:
     counted = len(comparison.changes)
     likely = sum(change.verdict == "likely beyond" for change in comparison.changes)
     lines.append(f"of {counted} values {len(comparison.beyond)} changed beyond the noise, {likely} likely beyond")
+    if known := sum(change.noise is not None for change in comparison.changes):
+        lines.append(f"noise is known of {known}: one in twenty of them may be likely beyond by chance alone")
     return "\n".join((*lines, *(f"note: {note}" for note in comparison.notes)))
 
 
