@@ -210,3 +210,14 @@ def test_the_state_does_not_grow_with_what_is_read() -> None:
         for _ in range(3):
             model(IDS)
     assert size(probe) == once
+
+
+def test_a_compiled_model_is_refused_with_the_remedy() -> None:
+    """What ``torch.compile`` and ``Module.compile`` leave on a module, without the seconds that compiling takes."""
+    model, wrapped = bert(layers=1), nn.Module()
+    wrapped._orig_mod = model
+    with pytest.raises(ValueError, match=r"Module is compiled, .* before torch\.compile \(model\._orig_mod\)"):
+        probe_attention(wrapped)
+    model.encoder.layer[0]._compiled_call_impl = model.encoder.layer[0]._call_impl
+    with pytest.raises(ValueError, match=r"encoder\.layer\.0 is compiled"):
+        probe_attention(model)

@@ -33,6 +33,7 @@ class AttentionReader:
         score_range: tuple[float, float] = (-32.0, 32.0),
     ) -> None:
         """For ``model``; sites are named by its ``stacks`` (``block.3``), outside of them by the paths of modules."""
+        _refuse_compiled(model)
         self.model = model
         self._projections = Projections(model)
         self._names = AttentionNames(model, stacks)
@@ -105,6 +106,15 @@ class AttentionReader:
             self._refused[place] = str(error)
         else:
             self._sums[place] = sums
+
+
+def _refuse_compiled(model: nn.Module) -> None:
+    for path, module in model.named_modules():
+        if hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None:
+            raise ValueError(
+                f"model: {path or type(module).__name__} is compiled, and its attentions cannot be seen; pass the "
+                "model as it was before torch.compile (model._orig_mod), or before model.compile()"
+            )
 
 
 def _nothing(model: str, refused: Mapping[str, str]) -> str:
