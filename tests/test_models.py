@@ -16,7 +16,7 @@ from fastaniso.models import Anatomy, ModelNotFoundError, find_stacks, forward_a
 
 def anatomy_of(model: nn.Module, ids: Tensor) -> Anatomy:
     one = ids[:1]
-    return find_stacks(model, lambda: model(**forward_arguments(model, one, torch.ones_like(one))), tokens=one.shape)
+    return find_stacks(model, lambda: model(**forward_arguments(model, one, torch.ones_like(one))))
 
 
 def seen(model: nn.Module, ids: Tensor, **options: Any) -> tuple[dict[str, Tensor], Any, Anatomy]:
@@ -164,7 +164,7 @@ def test_hooks_are_gone_after_use_and_after_an_exception() -> None:
     assert hooks(model) == before
 
     with pytest.raises(RuntimeError, match="boom"):
-        find_stacks(model, lambda: (_ for _ in ()).throw(RuntimeError("boom")), tokens=IDS.shape)
+        find_stacks(model, lambda: (_ for _ in ()).throw(RuntimeError("boom")))
     assert hooks(model) == before
 
 
@@ -195,20 +195,7 @@ def test_no_list_of_all_layers_stays_alive() -> None:
 def test_a_model_without_blocks_is_refused_with_the_reason() -> None:
     model = nn.Sequential(nn.Embedding(9, 8), nn.Linear(8, 8))
     with pytest.raises(ValueError, match=r"no stack of blocks in Sequential: expected a ModuleList"):
-        find_stacks(model, lambda: model(IDS[:1] % 9), tokens=IDS[:1].shape)
-
-
-def test_a_stack_whose_positions_are_not_the_tokens_is_left_out() -> None:
-    import transformers
-
-    config = transformers.CanineConfig(
-        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, num_hash_buckets=64
-    )
-    ids = torch.randint(4, 99, (1, 32))
-    anatomy = anatomy_of(transformers.AutoModel.from_config(config).eval(), ids)
-    assert [stack.prefix for stack in anatomy.stacks] == ["initial_char_encoder.", "final_char_encoder."]
-    assert len(anatomy.left_out) == 1
-    assert "(1, 8, 32) for ids of shape (1, 32)" in anatomy.left_out[0]
+        find_stacks(model, lambda: model(IDS[:1] % 9))
 
 
 @pytest.mark.parametrize("name", ["./no/such/folder", "no such model", "a/b/c"])

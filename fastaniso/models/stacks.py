@@ -62,7 +62,7 @@ class Anatomy:
     """The stacks of a model, and a sentence on each stack that was left out."""
 
     stacks: tuple[Stack, ...]
-    left_out: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
     @property
     def sites(self) -> tuple[str, ...]:
@@ -84,11 +84,10 @@ class Anatomy:
         return Anatomy(tuple(s for s in self.stacks if s not in reasons), (*self.left_out, *said))
 
 
-def find_stacks(model: nn.Module, forward: Callable[[], Any], *, tokens: torch.Size | None = None) -> Anatomy:
+def find_stacks(model: nn.Module, forward: Callable[[], Any]) -> Anatomy:
     """Find the stacks of ``model`` by watching ``forward()``, one pass over little data.
 
-    ``tokens`` (items, positions) leaves out the stacks whose positions are others. Raises ``ValueError`` where nothing
-    is found.
+    Raises ``ValueError`` where nothing is found.
     """
     lists = [
         Chain(path, tuple(module), dims=3)
@@ -101,29 +100,26 @@ def find_stacks(model: nn.Module, forward: Callable[[], Any], *, tokens: torch.S
     found = _outermost([chain for chain in lists if chain.keeps_shape and chain.is_one])
     for rank in maps:
         found = found or _outermost([chain for chain in rank if chain.is_one and chain.calls > 1])
-    fitting = [chain for chain in found if tokens is None or chain.shape[:2] == tuple(tokens)]
-    if not fitting:
-        assert tokens is not None or not found
+    if not found:
         raise ValueError(
             f"model: found no stack of blocks in {type(model).__name__}: expected a ModuleList whose members pass on a "
-            "[items, positions, d] state, or modules in a row that pass on [items, channels, height, width] maps; "
-            + (_left_out(found[0], tokens) if tokens is not None and found else "it has none")
+            "[items, positions, d] state, or modules in a row that pass on [items, channels, height, width] maps"
         )
     inside = {module for chain in found for member in chain.members for module in member.modules()}
-    stacks = tuple(
-        Stack(
-            prefix=prefix,
-            path=chain.path or type(model).__name__,
-            blocks=tuple(dict.fromkeys(chain.members)),
-            depth=chain.calls,
-            dim=chain.widest,
-            final_norm=next((norm for norm in chain.norms if norm not in inside), None),
-            shape=chain.shape,
+    return Anatomy(
+        tuple(
+            Stack(
+                prefix=prefix,
+                path=chain.path or type(model).__name__,
+                blocks=tuple(dict.fromkeys(chain.members)),
+                depth=chain.calls,
+                dim=chain.widest,
+                final_norm=next((norm for norm in chain.norms if norm not in inside), None),
+                shape=chain.shape,
+            )
+            for prefix, chain in zip(_prefixes([chain.path for chain in found]), found, strict=True)
         )
-        for prefix, chain in zip(_prefixes([chain.path for chain in fitting]), fitting, strict=True)
     )
-    left_out = () if tokens is None else (_left_out(chain, tokens) for chain in found if chain not in fitting)
-    return Anatomy(stacks, tuple(left_out))
 
 
 def _outermost(chains: Sequence[Chain]) -> list[Chain]:
@@ -135,13 +131,6 @@ def _outermost(chains: Sequence[Chain]) -> list[Chain]:
             outermost.append(chain)
             inside.update(module for member in chain.members for module in member.modules())
     return outermost
-
-
-def _left_out(chain: Chain, tokens: torch.Size) -> str:
-    return (
-        f"{chain.path} passes states of shape {chain.shape} for ids of shape {tuple(tokens)}: "
-        "its positions are not the tokens, so no mask fits them"
-    )
 
 
 def _prefixes(paths: list[str]) -> list[str]:
