@@ -30,7 +30,7 @@ MAX_SCORES = 10**9
 
 PLACES = 64
 AHEAD = 64
-"""Launches, of less than a millisecond each, that wait for the device: Ctrl-C is heard, and the host seldom waits."""
+"""Pairs of launches, a millisecond or less each, that wait for the device: Ctrl-C is heard, the host seldom waits."""
 
 
 class _Sums:

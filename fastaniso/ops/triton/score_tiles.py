@@ -2,7 +2,8 @@
 
 s = scale·q·k in float32 (float64 of float64 vectors): half-precision products are exact and summed on the tensor cores,
 float32 vectors are multiplied in six products of bfloat16 parts, every step with a sum of its own that is added in
-float32 (parts of numbers below 10⁻³⁰ lose digits). A key that a query may not see has +∞, a score that is NaN or infinite is NaN.
+float32 (parts of numbers below 10⁻³⁰ lose digits). A key that a query may not see has +∞, a score that is NaN or
+infinite is NaN.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call,untyped-decorator"
