@@ -41,9 +41,24 @@ MAY_IMPORT: dict[str, set[str]] = {
     "probing": {"state", "statistics", "result", "accumulator"},
     "integrations": {"probing", "rows", "ops", "state", "statistics", "result"},
     "distributed": {"rows", "state", "ops", "pairing", "statistics", "result", "accumulator", "functional"},
-    "tasks": {"_version", "rows", "ops", "state", "sources", "pairing", "functional", "scanning", "progress"},
+    "tasks": {
+        *{"_version", "rows", "ops", "state", "sources", "pairing", "functional", "scanning", "progress"},
+        "distributed",
+    },
     "doctor": {"_version", "ops", "rows", "state"},
-    "cli": {"_version", "progress", "scanning", "tasks", "runs", "doctor", "models", "sources", "statistics", "state"},
+    "cli": {
+        "_version",
+        "progress",
+        "scanning",
+        "tasks",
+        "distributed",
+        "runs",
+        "doctor",
+        "models",
+        "sources",
+        "statistics",
+        "state",
+    },
     "__main__": {"cli"},
 }
 

@@ -327,3 +327,19 @@ def test_sigterm_keeps_what_is_done(tmp_path: Path) -> None:
     found = fold(folder).result
     assert found.pairs is not None
     assert found.pairs.histogram.counts().sum() == 30_000 * 29_999 // 2
+
+
+@pytest.mark.alone
+def test_measure_under_torchrun(data: Path, whole: Folded, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29611"]
+    arguments = ["measure", data, "--pairs", "--bins", 64, "--threshold", 0.5, "--neighbors", 3, "--out", out, "--json"]
+    done = subprocess.run(
+        [*launcher, "-m", "fastaniso", *map(str, arguments)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)  # of one rank only
+    assert found["mean_cosine"] == pytest.approx(whole.result.description.mean_cosine, rel=1e-7)
+    assert found["pair_statistics"]["n"] == 230
+    assert (out / "measure.json").is_file()
+    assert (out / "tasks" / "manifest.json").is_file()

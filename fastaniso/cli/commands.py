@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -88,6 +88,9 @@ def scan(
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Stop after so many kept tokens of text.")] = None,
     max_items: Annotated[int | None, typer.Option(min=1, help="Stop after so many images or clips.")] = None,
     gram: GramOption = True,
+    attention: Annotated[
+        bool, typer.Option("--attention", help="Also queries, keys and attention of every head.")
+    ] = False,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1; by default a GPU if there is one.")] = None,
     dtype: Annotated[Dtype, typer.Option(help="Dtype of the model; auto: the checkpoint's.")] = Dtype.float32,
     backend: KernelOption = Backend.auto,
@@ -131,6 +134,7 @@ def scan(
                     max_tokens=max_tokens,
                     max_items=max_items,
                     gram=gram,
+                    attention=attention,
                     device=device,
                     dtype=dtype.value,
                     backend=backend.value,
@@ -195,28 +199,37 @@ def measure(
     Ctrl-C keeps what is done, and says how to go on.
     """
     with reported(debug) as last:
+        from fastaniso.distributed.starting import launched
         from fastaniso.scanning import measure as run
 
         check_device(device)
+        options: dict[str, Any] = {
+            "tensor": tensor,
+            "column": column,
+            "gram": gram,
+            "pairs": pairs,
+            "bins": bins,
+            "thresholds": threshold or (),
+            "uniformity_t": uniformity_t,
+            "neighbors": neighbors,
+            "device": device,
+            "backend": backend.value,
+            "invalid": "omit" if omit_invalid else "raise",
+        }
+        if launched():
+            if metric or memory_limit or block_rows:
+                raise typer.BadParameter("--metric, --memory-limit and --block-rows are of one process, not of ranks")
+            tasks.measure_as_rank(paths, out, options, json=json, quiet=quiet, last=last)
+            return
         with progress(quiet, last) as report:
             result = run(
                 paths,
-                tensor=tensor,
-                column=column,
                 metrics="all" if metric == ["all"] else metric,
-                gram=gram,
-                pairs=pairs,
-                bins=bins,
-                thresholds=threshold or (),
-                uniformity_t=uniformity_t,
-                neighbors=neighbors,
-                device=device,
-                backend=backend.value,
-                invalid="omit" if omit_invalid else "raise",
                 memory_limit=memory_limit,
                 block_rows=block_rows,
                 resume=out,
                 progress=report,
+                **options,
             )
         deliver(result, out, json)
 

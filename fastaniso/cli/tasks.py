@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,6 +26,9 @@ from fastaniso.cli.options import (
     OutOption,
     QuietOption,
 )
+
+if TYPE_CHECKING:
+    from fastaniso.progress import Progress
 
 TERMINATED = 143
 
@@ -136,6 +139,23 @@ def merge(
                 f"{names}",
                 file=sys.stderr,
             )
+
+
+def measure_as_rank(
+    paths: list[Path], out: Path | None, options: dict[str, Any], *, json: bool, quiet: bool, last: list[Progress]
+) -> None:
+    """``fastaniso measure`` as one of the processes that torchrun started; the first one prints and writes."""
+    if out is None:
+        raise typer.BadParameter("ranks meet in a folder that all of them see; name one", param_hint="--out")
+    if len(paths) != 1:
+        raise typer.BadParameter("by ranks one file or one folder of shards is measured", param_hint="PATH")
+    from fastaniso.tasks import measure_on_ranks
+
+    first = os.environ["RANK"] == "0"
+    with progress(quiet or not first, last) as report:
+        result = measure_on_ranks(paths[0], out / "tasks", progress=report, **options)
+    if first:
+        deliver(result, out, json)
 
 
 @contextmanager

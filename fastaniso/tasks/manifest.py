@@ -111,9 +111,9 @@ class Manifest:
         os.replace(temporary, path)
 
     @classmethod
-    def read(cls, folder: Path) -> Manifest:
+    def read(cls, folder: str | os.PathLike[str]) -> Manifest:
         """Read and check what is in the folder."""
-        path = folder / NAME
+        path = Path(folder) / NAME
         if not path.is_file():
             raise ManifestError(f"{folder}: holds no {NAME}; plan one with: fastaniso plan DATA --out {folder}")
         if path.stat().st_size > _MOST_BYTES:

@@ -59,7 +59,7 @@ def plan_tasks(
     kernel = resolve(backend, torch.device(device))
     path = Path(data)
     source = open_source(path, tensor=tensor, column=column)
-    root = path if path.is_dir() else path.parent
+    root = data_folder(path)
     if any(part.path is None for part in source.parts):
         raise ValueError(f"data: {source.name} is no set of files; save it as files that every process can open")
     files = tuple(_under(root, part.path) for part in source.parts if part.path is not None)
@@ -80,6 +80,12 @@ def plan_tasks(
     )
     manifest.write(Path(folder))
     return Manifest.read(Path(folder))
+
+
+def data_folder(data: str | os.PathLike[str]) -> Path:
+    """The folder that a manifest's names of files are under: the data's own, or that of the file."""
+    path = Path(data)
+    return path if path.is_dir() else path.parent
 
 
 def _under(root: Path, path: Path) -> str:
