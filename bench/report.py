@@ -29,6 +29,11 @@ _MEANING = {
     "without times tell the memory at a size at which the others would take long.",
     "neighbors": "The ten nearest other rows of each. TFLOP/s count the triangle. Error: the largest of a cosine.",
     "two_nn": "Intrinsic dimension from the two nearest rows of each; the others are given unit rows. Error: relative.",
+    "attention_limit": "The product of 256 queries of one head with all keys, and one exponential for each score, in "
+    "float32 into arrays that are there: the sum of both, scaled to all queries, is the limit of `attention`.",
+    "attention": "`fastaniso.attention` of eight heads, n their queries together, and the same numbers in torch: 256 "
+    "queries at a time, or from full maps. Error: relative, of the mean entropy and the mean largest softmax.",
+    "attention_causal": "The same of causal attention; the limit is that of half the scores.",
     "isoscore": "One number from the covariance. Error: relative.",
     "describe": 'Every metric that rows alone give, `describe(metrics="all")`, and single calls of the passes that it '
     "needs: one call each, of a minute or so. Rows without times tell the memory.",

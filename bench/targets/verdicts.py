@@ -8,17 +8,18 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.harness import Row
-from bench.targets import calls, catalogue, gram, moments, neighbors, pairs, probe, ranks
+from bench.targets import attention, calls, catalogue, gram, moments, neighbors, pairs, probe, ranks
 from bench.targets.gpu import GPU
 from bench.targets.target import Verdict
 from fastaniso.ops import cpu
 
-SHARES = (*moments.SHARES, *gram.SHARES, *pairs.SHARES, *neighbors.SHARES)
+SHARES = (*moments.SHARES, *gram.SHARES, *pairs.SHARES, *neighbors.SHARES, *attention.SHARES)
 OTHERS = (
     *moments.OTHERS,
     *gram.OTHERS,
     *pairs.OTHERS,
     *neighbors.OTHERS,
+    *attention.OTHERS,
     *catalogue.OTHERS,
     *ranks.OTHERS,
     *probe.OTHERS,
