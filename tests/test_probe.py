@@ -95,6 +95,10 @@ def test_both_stacks_have_masks_of_their_own() -> None:
         model(input_ids=IDS, attention_mask=MASK, decoder_input_ids=IDS)
     assert probe.results().masks["decoder.block.0"] == ("no mask",)
     assert probe.results()["decoder.block.0"].n == IDS.numel()
+    # generate() calls the encoder by itself, which then is the outermost that is given a mask.
+    with fastaniso.probe(model) as probe, torch.no_grad():
+        model.get_encoder()(input_ids=IDS, attention_mask=MASK)
+    assert probe.results()["encoder.block.0"].n == int(MASK.sum())
 
 
 def test_any_module_over_many_batches() -> None:
@@ -366,17 +370,28 @@ def test_masks_that_do_not_fit() -> None:
     with pytest.raises(ValueError, match=r"no site is called 'layer.\*'; there are embedding, block.0"):
         probe.mask(MASK.bool(), sites="layer.*")
     probe.start().mask(MASK[:, :2].bool())
-    with pytest.raises(ValueError, match=r"site 'embedding': mask: probe.mask of shape \(3, 2\) does not fit"):
+    with pytest.raises(
+        ValueError, match=r"site 'embedding': mask: what probe.mask was given, of shape \(3, 2\), does not fit"
+    ):
         model(IDS)
     square = MASK[:, None, None, :].expand(3, 1, 9, 9).bool()
-    with probe, pytest.raises(ValueError, match=r"attention_mask of BertModel is no mask of positions .* mask=None"):
+    with (
+        probe,
+        pytest.raises(ValueError, match=r"of BertModel, of shape \(3, 1, 9, 9\), does not fit .* mask=None"),
+    ):
         model(IDS, attention_mask=square)
+    with (
+        probe,
+        pytest.raises(ValueError, match=r"of BertModel is no mask \[sequences, positions\], but of shape"),
+    ):
+        model(IDS, attention_mask=torch.where(square, 0.0, -1e9))
     assert hooks_of(model) == 0
     with fastaniso.probe(model, mask=None) as probe:
         model(IDS, attention_mask=MASK)
     assert probe.results()["block.0"].n == IDS.numel()
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
 def test_masks_of_pooled_states_and_of_a_cache() -> None:
     model = tiny.model("bert")
     with fastaniso.probe(model, ["pooler", "encoder.layer.0"]) as probe:
@@ -388,6 +403,10 @@ def test_masks_of_pooled_states_and_of_a_cache() -> None:
         first = model(IDS[:, :8], attention_mask=MASK[:, :8], use_cache=True)
         model(IDS[:, 8:], attention_mask=MASK, past_key_values=first.past_key_values)
     assert probe.results()["block.0"].n == int(MASK.sum())
+    nested = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2).eval()
+    padding = torch.arange(5) > torch.tensor([[4], [2]])
+    with fastaniso.probe(nested), torch.no_grad(), pytest.raises(ValueError, match="got a nested one; make the model"):
+        nested(torch.randn(2, 5, 8), src_key_padding_mask=padding)
 
 
 def test_masks_of_frames_and_of_towers() -> None:

@@ -38,7 +38,7 @@ class Hooks:
     which block comes next) is kept by thread.
     """
 
-    def __init__(self, selection: Selection, givers: Mapping[str, Giver | None], receiver: Receiver) -> None:
+    def __init__(self, selection: Selection, givers: Mapping[str, tuple[Giver, ...]], receiver: Receiver) -> None:
         """``givers`` by the names of places."""
         self._selection = selection
         self._givers = givers
@@ -50,8 +50,7 @@ class Hooks:
 
     def attach(self) -> None:
         """Hook every site, the modules that are given masks, and what calls the blocks."""
-        used = [self._givers[place.name] for place in self._hooked()]
-        givers = list(dict.fromkeys(giver for giver in used if giver is not None))
+        givers = list(dict.fromkeys(giver for place in self._hooked() for giver in self._givers[place.name]))
         for giver in givers:
             self._add_before(giver.place.inner, partial(self._take, giver))
         for stack in self._selection.stacks:
@@ -93,10 +92,7 @@ class Hooks:
 
     def _take(self, giver: Giver, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not recomputing():
-            try:
-                self._given[get_ident(), giver] = giver.take(args, kwargs)
-            except ValueError as error:
-                raise self._receiver.refuse(giver.place.name, error) from None
+            self._given[get_ident(), giver] = giver.take(args, kwargs)
 
     def _forget(self, giver: Giver, *_: Any) -> None:
         self._given.pop((get_ident(), giver), None)
@@ -131,8 +127,9 @@ class Hooks:
             self._hand_on(site, place, output)
 
     def _hand_on(self, site: str, place: Place, output: Any) -> None:
-        giver = self._givers[place.name]
-        given = None if giver is None else self._given.get((get_ident(), giver))
+        # The outermost of those that are being called: a part of the model may be called by itself.
+        called = ((get_ident(), giver) for giver in self._givers[place.name])
+        given = next((self._given[key] for key in called if key in self._given), None)
         try:
             self._receiver.receive(site, place, output, given)
         except (TypeError, ValueError) as error:

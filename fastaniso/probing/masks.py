@@ -5,14 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
 from fastaniso.probing.places import Place
 
 ARGUMENT, OF_DECODER = "attention_mask", "decoder_attention_mask"
 
+_TOKENS = {"input_ids", "inputs_embeds"}
 _OTHER_INPUTS = {"pixel_values", "pixel_values_videos", "input_values", "input_features"}
 
 _REMEDY = (
@@ -23,38 +26,44 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class Giver:
-    """The outermost module around a site whose ``forward`` takes ``argument``, and where among its arguments."""
+    """A module around a site whose ``forward`` takes ``argument``, and where among its arguments."""
 
     place: Place
     argument: str
     position: int
 
     def take(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Given | None:
-        """The mask of a call, None where it has none."""
+        """What a call was given, None where that is nothing."""
         mask = kwargs.get(self.argument, args[self.position] if self.position < len(args) else None)
         if mask is None:
             return None
-        if not isinstance(mask, Tensor) or mask.dim() != 2:
-            got = f"shape {tuple(mask.shape)}" if isinstance(mask, Tensor) else type(mask).__name__
-            raise ValueError(
-                f"mask: {self.argument} of {type(self.place.inner).__name__} is no mask of positions "
-                f"[sequences, positions], but of {got}; {_REMEDY}"
-            )
         frames = getattr(self.place.inner, "_get_feature_vector_attention_mask", None)
-        return Given(mask.detach() != 0, self.argument, kwargs.get("past_key_values") is not None, frames)
+        source = f"{self.argument} of {type(self.place.inner).__name__}"
+        return Given(mask, self.argument, source, kwargs.get("past_key_values") is not None, frames)
 
 
 @dataclass(frozen=True)
 class Given:
-    """A bool mask of positions, what gave it, and whether positions before these may be in a cache.
+    """A mask, its short name and where it is from, and whether positions before these may be in a cache.
 
     ``frames``, of a model that reads sounds, makes a mask of samples one of frames.
     """
 
-    keep: Tensor
+    mask: Any
+    name: str
     source: str
     cached: bool = False
     frames: Callable[..., Tensor] | None = None
+
+    @cached_property
+    def keep(self) -> Tensor:
+        """The mask as bool: True counts a position."""
+        mask = self.mask
+        if isinstance(mask, Tensor) and mask.dtype == torch.bool:
+            return mask.detach()
+        if not isinstance(mask, Tensor) or mask.dim() != 2:
+            raise ValueError(f"mask: {self.source} is no mask [sequences, positions], but {_words(mask)}; {_REMEDY}")
+        return mask.detach() != 0
 
     def fit(self, hidden: Tensor) -> Tensor | None:
         """The mask of the rows of ``hidden``, beside them; None where a row is a whole sequence.
@@ -76,30 +85,29 @@ class Given:
             keep = self.frames(rows[-1], keep.long(), **options).bool()
         if rows != keep.shape:
             raise ValueError(
-                f"mask: {self.source} of shape {tuple(keep.shape)} does not fit states of shape "
-                f"{tuple(hidden.shape)}; {_REMEDY}"
+                f"mask: {self.source}, {_words(keep)}, does not fit states of shape {tuple(hidden.shape)}; {_REMEDY}"
             )
         return keep.to(hidden.device, non_blocking=True)
 
 
-def giver_of(places: Mapping[str, Place], site: Place) -> Giver | None:
-    """The outermost module around ``site`` that is given masks of positions; the model itself where it is the site.
+def givers_of(places: Mapping[str, Place], site: Place) -> tuple[Giver, ...]:
+    """The modules around ``site`` that are given masks, the outermost first; the model itself where it is the site.
 
     A tower inside that reads images or sounds has positions of its own, of which a mask of tokens says nothing.
     """
-    parts, giver = site.parts, None
+    parts = site.parts
+    givers: list[Giver] = []
     for depth in range(max(len(parts), 1)):
         around = places[".".join(parts[:depth])]
-        names = _arguments(around.inner)
-        reads_other = not {"input_ids", "inputs_embeds"}.intersection(names) and not _OTHER_INPUTS.isdisjoint(names)
-        if giver is not None and reads_other:
-            giver = None
-        if giver is None and ARGUMENT in names:
+        names = list(inspect.signature(around.inner.forward).parameters)
+        if not _TOKENS.intersection(names) and not _OTHER_INPUTS.isdisjoint(names):
+            givers.clear()
+        if ARGUMENT in names:
             decoder = OF_DECODER in names and any(part.startswith("decoder") for part in parts[depth:])
             argument = OF_DECODER if decoder else ARGUMENT
-            giver = Giver(around, argument, names.index(argument))
-    return giver
+            givers.append(Giver(around, argument, names.index(argument)))
+    return tuple(givers)
 
 
-def _arguments(module: nn.Module) -> list[str]:
-    return list(inspect.signature(module.forward).parameters)
+def _words(value: Any) -> str:
+    return f"of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"

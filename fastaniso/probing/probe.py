@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from fastaniso.accumulator import SCATTERS, Accumulator, scatters_for
 from fastaniso.probing.gathering import gathered
 from fastaniso.probing.hooks import Hooks, recomputing
-from fastaniso.probing.masks import Given, giver_of
+from fastaniso.probing.masks import Given, givers_of
 from fastaniso.probing.outputs import check_channels, hidden_state
 from fastaniso.probing.places import Place, matches
 from fastaniso.probing.result import ProbeResult
@@ -134,7 +134,7 @@ class Probe:
                 "compile it as torch.compile(model), or use `with probe:` in the steps to measure"
             )
         places = [*selection.modules.values(), *(block for stack in selection.stacks for block in stack.blocks)]
-        givers = {place.name: giver_of(selection.places, place) if mask else None for place in places}
+        givers = {place.name: givers_of(selection.places, place) if mask else () for place in places}
         self._hooks = Hooks(selection, givers, self)
         self._gate: RemovableHandle | None = None
         self._end: RemovableHandle | None = None
@@ -198,7 +198,7 @@ class Probe:
             raise TypeError(f"keep: expected a bool tensor (True counts a position), got {got}; pass keep.bool()")
         if sites is not None and not any(matches(sites, name) for name in self.sites):
             raise ValueError(f"sites: no site is called {sites!r}; there are {', '.join(self.sites)}")
-        self._said.append((sites, Given(keep.detach(), "probe.mask")))
+        self._said.append((sites, Given(keep, "probe.mask", "what probe.mask was given")))
 
     def reset(self) -> Self:
         """Forget what was measured; hooks stay where they are."""
@@ -254,13 +254,13 @@ class Probe:
             if key not in self._accumulators:
                 self._accumulators[key] = Accumulator(**self._options)
             self._accumulators[key].update(hidden, keep)
-            self._masked.setdefault(site, set()).add("no mask" if given is None or keep is None else given.source)
+            self._masked.setdefault(site, set()).add("no mask" if given is None or keep is None else given.name)
 
     def refuse(self, site: str, error: Exception) -> Exception:
         """An error of a hook with the name of its site; the hooks are off before it is raised."""
         self.stop()
         kind = TypeError if isinstance(error, TypeError) else ValueError
-        return kind(f"site {site!r}: {error}" if site else str(error))
+        return kind(f"site {site!r}: {error}")
 
     def _begin_pass(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if recomputing():
