@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastaniso.result import Description, json_ready
+from fastaniso.scanning.attention_result import AttentionResult
 from fastaniso.scanning.rank import spearman
 from fastaniso.scanning.saving import save_json, save_pictures
 from fastaniso.state import Gram, Moments
@@ -83,7 +84,8 @@ class SiteResult:
 class ScanResult:
     """A model's hidden states over data, site by site; exact over all ordered pairs of kept positions.
 
-    ``complete`` is False where the scan ended early: then later sites may lack rows of the last batch.
+    ``complete`` is False where the scan ended early: then later sites may lack rows of the last batch. ``attention`` is
+    None where it was not asked for.
     """
 
     model: str
@@ -95,6 +97,7 @@ class ScanResult:
     complete: bool
     provenance: Mapping[str, Any] = field(repr=False)
     states: Mapping[str, Moments | Gram] = field(repr=False)
+    attention: AttentionResult | None = field(repr=False, default=None)
 
     def __getitem__(self, site: str) -> SiteResult:
         """The result of one site by its name."""
@@ -130,6 +133,7 @@ class ScanResult:
             "tokens": asdict(self.tokens),
             "sites": [site.to_dict() for site in self.sites],
             "drift_correlation": self.drift_correlation,
+            "attention": None if self.attention is None else self.attention.to_dict(),
             "notes": list(self.notes),
             "seconds": self.seconds,
             "complete": self.complete,
@@ -156,7 +160,8 @@ class ScanResult:
 
     def save(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Write ``scan.json``, ``states/SITE.safetensors`` and, where matplotlib is, ``plots/*.png``; their paths."""
-        written = save_json(Path(folder), "scan.json", self.to_json(indent=2), self.states)
+        heads = {} if self.attention is None else self.attention.states
+        written = save_json(Path(folder), "scan.json", self.to_json(indent=2), {**self.states, **heads})
         own = [site for site in self.sites if site.same_as is None]
         pictures: dict[str, Callable[[], Figure]] = {"layers": self.plot}
         for site in own:
@@ -173,7 +178,7 @@ class ScanResult:
         """The table that ``print`` shows."""
         from fastaniso.scanning.table import scan_table
 
-        return scan_table(self)
+        return scan_table(self) + ("" if self.attention is None else f"\n\n{self.attention}")
 
 
 def prefix_of(site: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import chain
 from typing import Any
@@ -15,6 +16,8 @@ from fastaniso.models import Anatomy, find_stacks, load_model, tapped
 from fastaniso.models.masks import MaskError
 from fastaniso.planning.plan import plan
 from fastaniso.progress import Meter, Report, reporter
+from fastaniso.scanning.attention import AttentionReader
+from fastaniso.scanning.attention_positions import BatchPositions
 from fastaniso.scanning.modalities import Modality, ModelBatch, check_counts, open_modality
 from fastaniso.scanning.provenance import model_provenance, versions
 from fastaniso.scanning.reader import Reader
@@ -37,6 +40,7 @@ def scan(
     max_tokens: int | None = None,
     max_items: int | None = None,
     gram: bool = True,
+    attention: bool = False,
     device: torch.device | str | None = None,
     dtype: torch.dtype | str | None = None,
     backend: str = "auto",
@@ -71,6 +75,8 @@ def scan(
         max_tokens: Stop after so many kept tokens of texts.
         max_items: Stop after so many images or clips.
         gram: Also the std of the cosine and the spectral scores.
+        attention: Also queries, keys and the softmax of every head, at the positions that are measured and over all
+            keys that the model attends to: ``result.attention``. No map of T×T is kept.
         device: Where a model given by name runs: by default a GPU where there is one.
         dtype: Dtype of a model given by name: by default float32; "auto" for that of the checkpoint.
         backend: "auto", "triton", "cpu" or "reference".
@@ -110,23 +116,28 @@ def scan(
             anatomy = _anatomy(network, modality, first)
             _check_memory(anatomy, first, gram=gram, backend=backend, memory_limit=memory_limit, network=network)
             reader = Reader(anatomy, modality.identity, gram=gram, backend=backend, invalid=invalid)
+            heads = AttentionReader(network, anatomy.stacks, backend=backend, invalid=invalid) if attention else None
             try:
-                with tapped(network, anatomy.stacks, reader.receive):
+                with tapped(network, anatomy.stacks, reader.receive), heads.attached() if heads else nullcontext():
                     for batch in stream:
                         on_device = batch.to(*_place(network, modality))
                         reader.begin(on_device)
+                        if heads:
+                            heads.begin(BatchPositions(on_device, anatomy.stacks))
                         network(**on_device.arguments)
+                        if heads:
+                            heads.check()
                         meter.step(reader.end(), batch.bytes)
             except (Exception, KeyboardInterrupt) as error:
                 if not reader.batches:
                     raise
-                kept = _result(name, network, modality, anatomy, reader, meter.seconds, complete=False)
+                kept = _result(name, network, modality, anatomy, reader, heads, meter.seconds, complete=False)
                 if isinstance(error, KeyboardInterrupt):
                     raise ScanInterrupted(kept) from error
                 raise ScanStoppedError(f"{error} (in batch {reader.batches}, counted from 0)", kept) from error
     finally:
         network.train(training)
-    return _result(name, network, modality, anatomy, reader, meter.seconds, complete=True)
+    return _result(name, network, modality, anatomy, reader, heads, meter.seconds, complete=True)
 
 
 def _model(model: str | os.PathLike[str] | nn.Module, device: Any, dtype: Any) -> tuple[str, nn.Module]:
@@ -157,7 +168,10 @@ def _anatomy(network: nn.Module, modality: Modality, batch: ModelBatch) -> Anato
             unfit[stack] = str(reason)
     if len(unfit) == len(anatomy.stacks):
         said = "; ".join(f"{stack.path} {reason}" for stack, reason in unfit.items())
-        raise ValueError(f"model: found no stack of blocks in {type(network).__name__} that a mask fits: {said}")
+        raise ValueError(
+            f"model: found no stack of blocks in {type(network).__name__} that a mask fits: {said}; give "
+            "batches with a mask of its positions"
+        )
     return anatomy.without(unfit)
 
 
@@ -191,6 +205,7 @@ def _result(
     modality: Modality,
     anatomy: Anatomy,
     reader: Reader,
+    heads: AttentionReader | None,
     seconds: float,
     *,
     complete: bool,
@@ -232,4 +247,5 @@ def _result(
             "versions": versions(),
         },
         states=reader.states(),
+        attention=heads.result(partial=not complete) if heads else None,
     )
