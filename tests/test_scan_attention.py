@@ -203,9 +203,10 @@ def test_what_ends_early_keeps_its_attention() -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
-def test_the_command_line_prints_saves_and_gives_json(tmp_path: Path) -> None:
+def test_the_command_line_prints_saves_and_gives_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fastaniso.cli.commands import app
 
+    monkeypatch.setattr("fastaniso.scanning.result.save_pictures", lambda *_: [])  # they take seconds
     folder, text, out = tiny.saved("llama", tmp_path / "model"), tmp_path / "text.txt", tmp_path / "out"
     text.write_text(" ".join(TEXTS))
     command = ["scan", str(folder), "--text", str(text), "--attention", "--max-length", "16", "--quiet"]
