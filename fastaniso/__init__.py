@@ -80,8 +80,10 @@ from fastaniso.state import (
     Neighbors,
     Pairs,
     StateMismatchError,
+    bytes_to_state,
     load_state,
     save_state,
+    state_to_bytes,
 )
 from fastaniso.statistics.catalogue import Catalogue, metrics
 from fastaniso.statistics.host import InvalidRowsError
@@ -127,6 +129,7 @@ __all__ = [
     "alpha_req",
     "attention",
     "backend_for",
+    "bytes_to_state",
     "centered_mean_cosine",
     "compare",
     "condition_number",
@@ -177,6 +180,7 @@ __all__ = [
     "sequence_cosine",
     "spectral_entropy",
     "stable_rank",
+    "state_to_bytes",
     "subsample_curve",
     "tasks",
     "top_eigenvalue_share",

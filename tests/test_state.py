@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from fastaniso.heads import as_heads
 from fastaniso.ops import dispatch as ops
@@ -30,8 +30,10 @@ from fastaniso.state import (
     Pairs,
     State,
     StateMismatchError,
+    bytes_to_state,
     load_state,
     save_state,
+    state_to_bytes,
 )
 
 X = torch.randn(20, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 3
@@ -214,6 +216,32 @@ def test_no_flipped_bit_goes_unseen(tmp_path: Path) -> None:
         except CorruptStateError:
             continue
         _assert_equal(loaded, _moments())
+
+
+def test_bytes_of_a_state_are_those_of_a_file(make: Any, tmp_path: Path) -> None:
+    state, path = make(), tmp_path / "state"
+    _assert_equal(bytes_to_state(state_to_bytes(state)), state)
+    path.write_bytes(state_to_bytes(state))
+    _assert_equal(load_state(path), state)
+    save_state(state, path)
+    _assert_equal(bytes_to_state(path.read_bytes()), state)
+
+
+def test_damaged_and_foreign_bytes_are_refused() -> None:
+    whole = state_to_bytes(_moments())
+    for length in (0, 4, 40, len(whole) // 2, len(whole) - 1):
+        with pytest.raises(CorruptStateError, match="content"):
+            bytes_to_state(whole[:length])
+    for position in range(0, len(whole), 7):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << position % 8
+        try:
+            read = bytes_to_state(bytes(damaged))
+        except CorruptStateError:
+            continue
+        _assert_equal(read, _moments())
+    with pytest.raises(CorruptStateError, match="not a fastaniso state"):
+        bytes_to_state(save({"weight": torch.zeros(3)}))
 
 
 def test_foreign_files_are_refused(tmp_path: Path) -> None:

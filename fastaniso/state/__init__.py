@@ -14,7 +14,7 @@ from fastaniso.state.head_moments import HeadMoments
 from fastaniso.state.moments import Moments
 from fastaniso.state.neighbors import Neighbors
 from fastaniso.state.pairs import Pairs
-from fastaniso.state.storage import load_state, save_state
+from fastaniso.state.storage import bytes_to_state, load_state, save_state, state_to_bytes
 
 __all__ = [
     "FORMAT_VERSION",
@@ -32,6 +32,8 @@ __all__ = [
     "Rectangle",
     "State",
     "StateMismatchError",
+    "bytes_to_state",
     "load_state",
     "save_state",
+    "state_to_bytes",
 ]

@@ -1,4 +1,4 @@
-"""States on disk: safetensors with a checksum, never pickle."""
+"""States on disk and on their way between processes: safetensors with a checksum, never pickle."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _KINDS: dict[str, type[State]] = {
 }
 
 
-def save_state(state: State, path: str | os.PathLike[str]) -> None:
-    """Write a state as safetensors with a checksum, by atomic rename: a reader sees all of it or nothing."""
+def state_to_bytes(state: State) -> bytes:
+    """A state as the bytes of a safetensors file with a checksum: what ``save_state`` writes."""
     from safetensors.torch import save
 
     content = state.to_dict()
@@ -36,11 +36,33 @@ def save_state(state: State, path: str | os.PathLike[str]) -> None:
     header = {n: v for n, v in content.items() if not isinstance(v, Tensor)}
     metadata = {"fastaniso": json.dumps(header, sort_keys=True)}
     metadata["sha256"] = _checksum(metadata["fastaniso"], tensors)
+    written: bytes = save(tensors, metadata)
+    return written
+
+
+def bytes_to_state(content: bytes) -> State:
+    """The state that ``state_to_bytes`` gave; raises ``CorruptStateError`` if it is damaged or something else."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        tensors = load(content)
+    except SafetensorError as error:
+        raise CorruptStateError(f"content: not readable as safetensors ({error})") from error
+    # The length of the header stands before it, in eight bytes; that it is whole has just been checked.
+    length = int.from_bytes(content[:8], "little")
+    metadata = json.loads(content[8 : 8 + length]).get("__metadata__", {})
+    return _checked("content", metadata, tensors)
+
+
+def save_state(state: State, path: str | os.PathLike[str]) -> None:
+    """Write a state as safetensors with a checksum, by atomic rename: a reader sees all of it or nothing."""
+    content = state_to_bytes(state)
     path = Path(path)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(save(tensors, metadata))
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -59,14 +81,19 @@ def load_state(path: str | os.PathLike[str]) -> State:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except SafetensorError as error:
         raise CorruptStateError(f"{path}: not a readable safetensors file ({error})") from error
+    return _checked(path, metadata, tensors)
+
+
+def _checked(place: str | os.PathLike[str], metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> State:
+    """The state that was read from ``place``, if it is one and whole."""
     if "fastaniso" not in metadata:
-        raise CorruptStateError(f"{path}: a safetensors file, but not a fastaniso state")
+        raise CorruptStateError(f"{place}: safetensors, but not a fastaniso state")
     if metadata.get("sha256") != _checksum(metadata["fastaniso"], tensors):
-        raise CorruptStateError(f"{path}: checksum does not match its contents: the file is damaged")
+        raise CorruptStateError(f"{place}: checksum does not match its contents: it is damaged")
     header = json.loads(metadata["fastaniso"])
     kind = _KINDS.get(header.get("kind"))
     if kind is None:
-        raise CorruptStateError(f"{path}: unknown kind of state {header.get('kind')!r}")
+        raise CorruptStateError(f"{place}: unknown kind of state {header.get('kind')!r}")
     return kind.from_dict({**header, **tensors})
 
 
