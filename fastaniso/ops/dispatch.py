@@ -183,7 +183,8 @@ def _neighbors(
     provenance = _pair_provenance(rows, precision, name)
     there = _pair_coverage(rows, other, source, other_source, start, other_start)
     back = PairCoverage() if other is None else _pair_coverage(other, rows, other_source, source, other_start, start)
-    swapped = counts[[0, 1, 2, 4, 3]]
+    # Slices: a list of indices would be copied to the device, which waits.
+    swapped = torch.cat((counts[:3], counts[4:], counts[3:4]))
     return (
         Neighbors(rows.dim, there, provenance, start, counts, cosines, indices),
         Neighbors(rows.dim, back, provenance, other_start, swapped, other_cosines, other_indices),
