@@ -610,7 +610,7 @@ def test_compiled_models(how: str, before: bool) -> None:
         assert probe.results()["block.1"].n == 24
     else:
         with pytest.raises(ValueError, match="every: hooks of a model that was compiled in place"):
-            fastaniso.probe(fast, every=2)
+            fastaniso.probe(fast, every=2).start()
     assert hooks_of(fast) == 0
 
 

@@ -19,7 +19,7 @@ from fastaniso.probing.selection import Selection
 class Receiver(Protocol):
     """What hooks hand on to."""
 
-    def receive(self, site: str, place: Place, output: Any, given: Given | None) -> None:
+    def receive(self, site: str, output: Any, given: Given | None) -> None:
         """The output of a site, and the mask of the call around it."""
 
     def refuse(self, site: str, error: Exception) -> Exception:
@@ -131,7 +131,7 @@ class Hooks:
         called = ((get_ident(), giver) for giver in self._givers[place.name])
         given = next((self._given[key] for key in called if key in self._given), None)
         try:
-            self._receiver.receive(site, place, output, given)
+            self._receiver.receive(site, output, given)
         except (TypeError, ValueError) as error:
             raise self._receiver.refuse(site, error) from None
 
