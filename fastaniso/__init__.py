@@ -146,6 +146,7 @@ __all__ = [
     "group_cosine",
     "group_pairs",
     "hubness",
+    "integrations",
     "inter_cosine",
     "intra_sentence_similarity",
     "isoscore",
@@ -194,6 +195,7 @@ __all__ = [
 _LAZY = {
     "compare": "runs",
     "distributed": "distributed",
+    "integrations": "integrations",
     "load_report": "runs",
     "load_run": "runs",
     "measure": "scanning",

@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,16 @@ def test_what_is_missing_is_said(name: str, package: str, monkeypatch: pytest.Mo
         monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ModuleNotFoundError, match=rf"{name} needs the package {package}.* pip install 'fastaniso\["):
         getattr(integrations, name)
+
+
+def test_the_other_package_of_lightning(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = types.ModuleType("pytorch_lightning")
+    other.Callback = type("Callback", (), {})  # type: ignore[attr-defined]
+    for module in [m for m in sys.modules if m.startswith("fastaniso.integrations.")]:
+        monkeypatch.delitem(sys.modules, module)
+    for name, module in (("lightning", None), ("lightning.pytorch", None), ("pytorch_lightning", other)):
+        monkeypatch.setitem(sys.modules, name, module)
+    assert issubclass(integrations.LightningProbe, other.Callback)
 
 
 def test_loggers_that_miss_their_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

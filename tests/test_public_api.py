@@ -69,6 +69,7 @@ PUBLIC = {
     "group_cosine",
     "group_pairs",
     "hubness",
+    "integrations",
     "inter_cosine",
     "intra_sentence_similarity",
     "isoscore",
