@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import fastaniso
-from fastaniso.scanning import Progress, ScanResult
+from fastaniso.scanning import Progress, ScanInvalidRowsError, ScanResult
 from fastaniso.scanning.rank import spearman
 
 TEXTS = [tiny.words(n, seed=n) for n in (5, 30, 12, 12, 21, 3, 17, 26)]
@@ -190,9 +190,14 @@ def test_states_that_cannot_be_normalised() -> None:
     with torch.no_grad():
         model.encoder.layer[1].output.LayerNorm.bias[3] = float("nan")
     options: dict[str, Any] = {"tokenizer": tiny.tokenizer(), "max_length": 16}
-    with pytest.raises(fastaniso.InvalidRowsError, match="NaN or Inf"):
+    with pytest.raises(fastaniso.InvalidRowsError, match="NaN or Inf") as refused:
         fastaniso.scan(model, TEXTS, **options)
     result = fastaniso.scan(model, TEXTS, invalid="omit", **options)
+    # The forward passes are not lost: what was refused holds what "omit" gives.
+    assert isinstance(refused.value, ScanInvalidRowsError)
+    assert refused.value.result.sites[0].to_dict() == result.sites[0].to_dict()
+    assert refused.value.result["block.1"].description.dropped == result["block.1"].description.dropped
+    assert refused.value.result.complete
     assert result["block.0"].description.dropped.nonfinite == 0
     assert result["block.1"].description.dropped.nonfinite == result.tokens.kept
     json.loads(result.to_json())

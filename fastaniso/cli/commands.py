@@ -129,7 +129,7 @@ def scan(
                     field=field,
                     max_length=max_length,
                     chunk_words=chunk_words,
-                    max_seconds=max_seconds or None,
+                    max_seconds=max_seconds,
                     batch_size=batch_size,
                     max_tokens=max_tokens,
                     max_items=max_items,

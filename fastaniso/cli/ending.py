@@ -75,7 +75,8 @@ def keep_early(stopped: ScanInterrupted | ScanStoppedError, out: Path | None) ->
     line = f"interrupted after {tokens.kept:,} {tokens.unit}" if interrupted else _one_line(stopped)
     if out is not None:
         stopped.result.save(out)
-        line += f"; what was measured until then is under {out}, marked as not complete"
+        done = "without these rows is" if stopped.result.complete else "until then, marked as not complete, is"
+        line += f"; what was measured {done} under {out}"
     else:
         line += "; nothing was written"
     _end(line, INTERRUPTED if interrupted else FAILED)

@@ -8,7 +8,7 @@ from fastaniso.scanning.measure import measure
 from fastaniso.scanning.measured import MeasureResult
 from fastaniso.scanning.result import ScanResult, SiteResult, TokenCounts
 from fastaniso.scanning.scan import scan
-from fastaniso.scanning.stopped import ScanInterrupted, ScanStoppedError
+from fastaniso.scanning.stopped import ScanInterrupted, ScanInvalidRowsError, ScanStoppedError
 
 __all__ = [
     "AttentionProbe",
@@ -19,6 +19,7 @@ __all__ = [
     "MeasureResult",
     "Progress",
     "ScanInterrupted",
+    "ScanInvalidRowsError",
     "ScanResult",
     "ScanStoppedError",
     "SiteResult",

@@ -19,11 +19,12 @@ from fastaniso.progress import Meter, Report, reporter
 from fastaniso.scanning.attention import AttentionReader
 from fastaniso.scanning.attention_positions import BatchPositions
 from fastaniso.scanning.modalities import Modality, ModelBatch, check_counts, open_modality
-from fastaniso.scanning.provenance import model_provenance, versions
+from fastaniso.scanning.outcome import outcome
 from fastaniso.scanning.reader import Reader
-from fastaniso.scanning.result import ScanResult, TokenCounts
-from fastaniso.scanning.stopped import ScanInterrupted, ScanStoppedError
+from fastaniso.scanning.result import ScanResult
+from fastaniso.scanning.stopped import ScanInterrupted, ScanInvalidRowsError, ScanStoppedError
 from fastaniso.sources import Data, as_data
+from fastaniso.statistics.host import InvalidRowsError
 
 
 def scan(
@@ -86,7 +87,8 @@ def scan(
 
     Raises:
         ModelNotFoundError: There is no such model.
-        InvalidRowsError: A hidden state cannot be normalised and ``invalid="raise"``.
+        InvalidRowsError: A hidden state cannot be normalised and ``invalid="raise"``. It is a ``ScanInvalidRowsError``,
+            whose ``result`` leaves such states out.
         ScanStoppedError: An error after the first batch; its ``result`` holds what was measured until then. So does
             that of ``ScanInterrupted``, a ``KeyboardInterrupt``.
     """
@@ -131,13 +133,17 @@ def scan(
             except (Exception, KeyboardInterrupt) as error:
                 if not reader.batches:
                     raise
-                kept = _result(name, network, modality, anatomy, reader, heads, meter.seconds, complete=False)
+                kept = outcome(name, network, modality, anatomy, reader, heads, meter.seconds, complete=False)
                 if isinstance(error, KeyboardInterrupt):
                     raise ScanInterrupted(kept) from error
                 raise ScanStoppedError(f"{error} (in batch {reader.batches}, counted from 0)", kept) from error
     finally:
         network.train(training)
-    return _result(name, network, modality, anatomy, reader, heads, meter.seconds, complete=True)
+    end = (name, network, modality, anatomy, reader, heads, meter.seconds)
+    try:
+        return outcome(*end, complete=True)
+    except InvalidRowsError as error:
+        raise ScanInvalidRowsError(str(error), outcome(*end, complete=True, partial=True)) from error
 
 
 def _model(model: str | os.PathLike[str] | nn.Module, device: Any, dtype: Any) -> tuple[str, nn.Module]:
@@ -197,55 +203,3 @@ def _place(network: nn.Module, modality: Modality) -> tuple[torch.device, torch.
 def _device(network: nn.Module) -> torch.device:
     """Where the ids go: the device of the embedding, which a model spread over devices reads first."""
     return next(network.parameters()).device
-
-
-def _result(
-    name: str,
-    network: nn.Module,
-    modality: Modality,
-    anatomy: Anatomy,
-    reader: Reader,
-    heads: AttentionReader | None,
-    seconds: float,
-    *,
-    complete: bool,
-) -> ScanResult:
-    tokens = TokenCounts(
-        kept=reader.kept,
-        dropped=reader.dropped,
-        sequences=reader.items,
-        batches=reader.batches,
-        limited=(modality.limit is not None and reader.kept >= modality.limit)
-        or (modality.most_items is not None and reader.items >= modality.most_items),
-        skipped=dict(modality.skips.counts),
-        unit="positions" if anatomy.stacks[0].maps else modality.unit,
-        item=modality.item,
-    )
-    sites = reader.results(partial=not complete)
-    notes = [
-        *modality.remarks(),
-        *(f"left out: {sentence}" for sentence in anatomy.left_out),
-    ]
-    if tokens.limited:
-        what = tokens.item if modality.limit is None else tokens.unit
-        notes.append(f"these are the first {what} of the data: a beginning may keep to fewer topics than the whole")
-    if not complete:
-        notes.append("the scan ended early: the sites that the last batch did not reach lack its rows")
-    notes += [note for site in sites for note in site.description.notes]
-    return ScanResult(
-        model=name,
-        data=modality.name,
-        tokens=tokens,
-        sites=sites,
-        notes=tuple(dict.fromkeys(notes)),
-        seconds=seconds,
-        complete=complete,
-        provenance={
-            **model_provenance(network),
-            **modality.provenance,
-            "mask": modality.mask,
-            "versions": versions(),
-        },
-        states=reader.states(),
-        attention=heads.result(partial=not complete) if heads else None,
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastaniso.scanning.result import ScanResult
+from fastaniso.statistics.host import InvalidRowsError
 
 
 class ScanInterrupted(KeyboardInterrupt):
@@ -21,3 +22,7 @@ class ScanStoppedError(RuntimeError):
         """Keep the result."""
         super().__init__(message)
         self.result = result
+
+
+class ScanInvalidRowsError(ScanStoppedError, InvalidRowsError):
+    """States that cannot be normalised, told at the end of a scan; ``result`` leaves them out, as "omit" does."""

@@ -90,7 +90,8 @@ class SpeechModality(Modality):
 
     def remarks(self) -> list[str]:
         """With what was done to the recordings."""
-        return [*super().remarks(), *(f"{count:,} of the recordings: {what}" for what, count in self._sounds.changes.items())]
+        changes = self._sounds.changes.items()
+        return [*super().remarks(), *(f"{count:,} of the recordings: {what}" for what, count in changes)]
 
     def _longest_clip(self, max_seconds: float | None) -> int:
         if max_seconds is not None and not max_seconds > 0:
