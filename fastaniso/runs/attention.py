@@ -49,6 +49,16 @@ def head_label(name: str) -> str:
     return HEAD_LABELS[base] + (" (before rotation)" if base != name else "")
 
 
+def head_convention(name: str, conventions: Mapping[str, str]) -> str:
+    """How a value of heads is defined, by the conventions of a run."""
+    base = name.removeprefix(_BEFORE)
+    rows, _, value = base.rpartition(".")
+    named = (
+        f"queries, keys: {value}" if rows else {"first_key": "attention_to", "score_std": "score_variance"}.get(base)
+    )
+    return conventions.get(named or base, "")
+
+
 def is_signed(name: str) -> bool:
     """Whether the value lies on both sides of 0."""
     return name.removeprefix(_BEFORE) in SIGNED

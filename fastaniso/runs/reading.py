@@ -61,6 +61,7 @@ def load_run(folder: str | os.PathLike[str], *, name: str | None = None) -> Run:
         pairs = _pairs(folder, content, missing)
     if content.get("complete") is False:
         missing.append("its end: it stopped early, and later sites may lack rows of the last batch")
+    heads = content.get("attention") or {}
     about |= {key: content[key] for key in ("tokens", "seconds") if key in content}
     return Run(
         folder=folder,
@@ -69,10 +70,10 @@ def load_run(folder: str | os.PathLike[str], *, name: str | None = None) -> Run:
         about=about,
         sites=sites,
         pairs=pairs,
-        attentions=tuple(attentions_of(content.get("attention") or {})),
-        notes=tuple(content.get("notes", ())),
+        attentions=tuple(attentions_of(heads)),
+        notes=tuple(dict.fromkeys((*content.get("notes", ()), *heads.get("notes", ())))),
         missing=tuple(dict.fromkeys(missing)),
-        conventions=content.get("conventions", {}),
+        conventions={**content.get("conventions", {}), **heads.get("conventions", {})},
         provenance=content.get("provenance" if kind == "scan" else "made_from", {}),
     )
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastaniso.runs.attention import head_label, head_names, is_signed
+from fastaniso.runs.attention import head_convention, head_label, head_names, is_signed
 from fastaniso.runs.naming import Named, named_metrics
 from fastaniso.runs.reading import load_run
 from fastaniso.runs.run import Run
@@ -47,9 +47,9 @@ class Report:
     def heads(self) -> tuple[Named, ...]:
         """What any run says of queries, keys and attention head by head: ``plot`` draws it as a heat map."""
         names = head_names(tuple(attention for run in self.runs for attention in run.attentions))
-        conventions = {name: text for run in self.runs for name, text in run.conventions.items()}
+        told = {name: text for run in self.runs for name, text in run.conventions.items()}
         return tuple(
-            Named(f"{HEADS}{name}", head_label(name), "signed" if is_signed(name) else "", conventions.get(name, ""))
+            Named(f"{HEADS}{name}", head_label(name), "signed" if is_signed(name) else "", head_convention(name, told))
             for name in names
         )
 

@@ -28,8 +28,8 @@ function curves(lines, metric, byDepth) {
     x: one.sites.map((_, i) => (byDepth ? i / Math.max(one.sites.length - 1, 1) : i)),
     y: one.sites.map((site) => site.values[metric.name] ?? null),
     error_y: { array: one.sites.map((site) => site.noise[metric.name] ?? 0), thickness: 1.2, width: 4, visible: noisy, color: color(one.index) },
-    customdata: one.sites.map((site) => [site.site, shown(site.values[metric.name]) + (noisy && site.noise[metric.name] ? ` ± ${shown(site.noise[metric.name])}` : "")]),
-    hovertemplate: held.length > 1 ? `%{customdata[0]}: <b>%{customdata[1]}</b><extra>${escaped(one.name)}</extra>` : "%{customdata[0]}: <b>%{customdata[1]}</b><extra></extra>",
+    customdata: one.sites.map((site) => [site.site, shown(site.values[metric.name]) + (noisy && site.noise[metric.name] ? ` ± ${shown(Number(site.noise[metric.name].toPrecision(2)))}` : "")]),
+    hovertemplate: `${whose(held, one.name)}%{customdata[0]}: <b>%{customdata[1]}</b><extra></extra>`,
   }));
   const longest = held.reduce((a, b) => (b.sites.length > a.sites.length ? b : a), held[0]);
   const x = byDepth
@@ -65,7 +65,7 @@ function drifts(lines, drift, words) {
       text: apart(one.layers.map((site) => [site.values[name], site.values.mean_cosine]), extent).map((is, i) => (is ? one.layers[i].short : "")),
       textposition: "top center", textfont: { size: 11, color: css("soft") }, cliponaxis: false,
       customdata: one.layers.map((site) => [site.site, shown(site.values[name]), shown(site.values.mean_cosine)]),
-      hovertemplate: `<b>%{customdata[0]}</b><br>${words}: %{customdata[1]}<br>mean cosine: %{customdata[2]}<extra>${escaped(one.name)}</extra>`,
+      hovertemplate: `${whose(held, one.name)}<b>%{customdata[0]}</b><br>${words}: %{customdata[1]}<br>mean cosine: %{customdata[2]}<extra></extra>`,
     };
   });
   const rows = held.flatMap((one) => one.layers.map((site) => [`${one.name}, ${site.site}`, site.values[name], site.values.mean_cosine]));
@@ -100,7 +100,7 @@ function spectra(runs, name) {
     type: "scatter", mode: "lines", name: run.name, line: line(index).line,
     x: site.spectrum.map(([rank]) => rank), y: site.spectrum.map(([, share]) => share),
     customdata: site.spectrum.map(([rank, share]) => [rank, shown(share)]),
-    hovertemplate: `rank %{customdata[0]}: <b>%{customdata[1]}</b><extra>${escaped(run.name)}</extra>`,
+    hovertemplate: `${whose(held, run.name)}rank %{customdata[0]}: <b>%{customdata[1]}</b><extra></extra>`,
   }));
   for (const dim of new Set(held.map(({ site }) => site.dim)))
     traces.push({
@@ -145,7 +145,7 @@ function cosines(runs) {
       type: "scatter", mode: "lines", name: run.name, x: edges, y: [...density, 0],
       line: { ...line(run.look).line, shape: "hv", width: 1.6, ...(held.length === 1 ? { dash: "solid" } : {}) }, fill: held.length === 1 ? "tozeroy" : "none",
       customdata: density.map((value, i) => [`${shown(edges[i])} to ${shown(edges[i + 1])}`, shown(value)]),
-      hovertemplate: `cosine %{customdata[0]}: density <b>%{customdata[1]}</b><extra>${escaped(run.name)}</extra>`,
+      hovertemplate: `${whose(held, run.name)}cosine %{customdata[0]}: density <b>%{customdata[1]}</b><extra></extra>`,
     };
   });
   const rows = held[0].pairs.quantiles.map(([q], i) => [`${q * 100} % quantile`, ...held.map((run) => run.pairs.quantiles[i][1])]);
@@ -163,6 +163,11 @@ const LAST = "the last layer of each run";
 function siteOf(run, name) {
   if (name === LAST) return run.stacks[0].sites.filter((site) => site.layer).at(-1);
   return run.stacks.flatMap((stack) => stack.sites).find((site) => site.site === name);
+}
+
+// Whose value a label shows, where there are several.
+function whose(held, name) {
+  return held.length > 1 ? `${escaped(name)}<br>` : "";
 }
 
 // plotly reads a little markup in its texts.

@@ -52,7 +52,7 @@ function headCurves(runs, value) {
       {
         ...line(run.look), type: "scatter", mode: "lines+markers", name: run.name, x, y: rows.map(mean),
         customdata: rows.map((row) => [row.site, `${shown(mean(row))}, heads from ${shown(end(Math.min)(row))} to ${shown(end(Math.max)(row))}`]),
-        hovertemplate: `%{customdata[0]}: <b>%{customdata[1]}</b><extra>${held.length > 1 ? escaped(run.name) : ""}</extra>`,
+        hovertemplate: `${whose(held, run.name)}%{customdata[0]}: <b>%{customdata[1]}</b><extra></extra>`,
       },
     ];
   });
@@ -68,6 +68,14 @@ function headCurves(runs, value) {
     table: [`${value.label} over the layers`, ["attention", ...held.flatMap(({ run }) => [`${run.name}, mean of heads`, "least", "largest"])], sites.map((site) => [site, ...cells(site)])],
     alt: `${value.label}, mean over the heads of each attention. ${held.map(({ run, rows }) => `${run.name}: ${shown(mean(rows[0]))} at ${rows[0].site}, ${shown(mean(rows[rows.length - 1]))} at ${rows[rows.length - 1].site}`).join("; ")}.`,
   };
+}
+
+const SINK = 0.3;
+
+function sinks(run) {
+  const heads = headRows(run, "first_key").flatMap((row) => row.values).filter((one) => one !== null);
+  const above = heads.filter((one) => one > SINK).length;
+  return heads.length ? `${run.name}: ${above} of ${heads.length} heads give their first key more than ${SINK} of the attention (sink rate ${shown(above / heads.length)}).` : null;
 }
 
 function headsSection(payload) {
@@ -96,7 +104,9 @@ function headsSection(payload) {
   });
   section(
     "attention", "Queries, keys, attention", "Each head of each attention, on one scale for all runs; below, the mean of the heads with the least and the largest.",
-    element("div", { class: "controls" }, control), convention, beside, element("h3", {}, "Over the layers"), over,
+    element("div", { class: "controls" }, control), convention, beside,
+    element("ul", { class: "notes" }, runs.map(sinks).filter(Boolean).map((sentence) => element("li", {}, sentence))),
+    element("h3", {}, "Over the layers"), over,
   );
   show();
 }

@@ -43,7 +43,7 @@ function movedOnMap(plot, at, [rows, columns]) {
 }
 
 function tell(plot, [first, second], map) {
-  Plotly.Fx.hover(plot, [map ? { curveNumber: 0, pointNumber: [first, second] } : { curveNumber: first, pointNumber: second }]);
+  Plotly.Fx.hover(plot, map ? { xval: second, yval: first } : [{ curveNumber: first, pointNumber: second }], "xy");
   const trace = plot.data[map ? 0 : first];
   const said = (map ? trace.customdata[first]?.[second] : trace.customdata?.[second]) ?? [];
   document.getElementById("told").textContent = [trace.name, ...said].filter(Boolean).join(", ");
