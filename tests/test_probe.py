@@ -198,6 +198,17 @@ def test_two_names_of_one_module_collide() -> None:
         fastaniso.probe({})
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TorchScript is
+def test_script_takes_no_hooks() -> None:
+    model = net()
+    model.trunk[1] = torch.jit.script(model.trunk[1])
+    with pytest.raises(ValueError, match=r"'trunk\.1' is TorchScript, which takes no hooks; probe the model"):
+        fastaniso.probe(model)
+    assert fastaniso.probe(model, "trunk.[02]").sites == ("trunk.0", "trunk.2")
+    with pytest.raises(ValueError, match="no list of repeated blocks"):
+        fastaniso.probe(torch.jit.trace(net(), TOKENS))
+
+
 def test_a_model_without_blocks_says_what_to_do() -> None:
     with pytest.raises(ValueError, match="found no list of repeated blocks in the model; name the modules"):
         fastaniso.probe(nn.Sequential(nn.Linear(3, 3), nn.ReLU()))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+import torch
 from torch import nn
 
 _WRAPPED = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
@@ -42,6 +43,8 @@ def places_of(model: nn.Module) -> dict[str, Place]:
         if inner in above:  # a module that holds itself
             return
         found[name] = Place(name, outer, inner)
+        if isinstance(inner, torch.jit.ScriptModule):  # called as a whole: what is inside runs without hooks
+            return
         for child, module in inner._modules.items():
             if module is not None:
                 visit(f"{name}.{child}" if name else child, module, above | {inner})
@@ -52,13 +55,14 @@ def places_of(model: nn.Module) -> dict[str, Place]:
 
 def unwrapped(module: nn.Module) -> nn.Module:
     """The module inside of wrappers: compiled, sharded, checkpointed, or any that holds one ``module`` and no other."""
-    while True:
+    while not isinstance(module, torch.jit.ScriptModule):
         children = module._modules
         name = next((name for name in _WRAPPED if name in children), "module" if list(children) == ["module"] else "")
         inner = children.get(name)
         if inner is None:
             return module
         module = inner
+    return module
 
 
 def matches(pattern: str, name: str) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+import torch
 from torch import nn
 
 from fastaniso.probing.automatic import Stack, find_blocks
@@ -38,6 +39,17 @@ class Selection:
 
 def choose(model: nn.Module, sites: Any, *, maps: bool) -> Selection:
     """The sites asked for; ``ValueError`` where one is not there, with the nearest names, or where two collide."""
+    selection = _chosen(model, sites, maps=maps)
+    for place in (selection.root, *selection.modules.values(), *(b for s in selection.stacks for b in s.blocks)):
+        if isinstance(place.outer, torch.jit.ScriptModule):
+            raise ValueError(
+                f"sites: {place.name or 'the model'!r} is TorchScript, which takes no hooks; probe the model that it "
+                "was made from"
+            )
+    return selection
+
+
+def _chosen(model: nn.Module, sites: Any, *, maps: bool) -> Selection:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
     places = places_of(model)
