@@ -168,6 +168,22 @@ def test_a_mask_that_is_no_pattern_is_refused() -> None:
         probe.results()
 
 
+def test_masks_that_stop_being_a_pattern_are_found_out_in_the_end() -> None:
+    model = bert(layers=1)
+    with torch.no_grad(), probe_attention(model) as probe:
+        model(IDS, attention_mask=KEEP.long())
+        for module in model.modules():
+            module.is_decoder = module.is_causal = True
+        model.config.is_decoder = True
+        model(IDS, attention_mask=KEEP.long())
+    result = probe.results()
+    assert result.sites == ()
+    assert result.states == {}
+    (reason,) = result.refused.values()
+    assert reason.startswith("later masks hid other keys than the first")
+    assert "is left out: later masks" in str(result)
+
+
 def test_a_window_that_shows_late_is_not_taken_for_none() -> None:
     config = transformers.MistralConfig(**_COMMON, num_key_value_heads=2, num_hidden_layers=1, sliding_window=5)
     model = transformers.AutoModel.from_config(config).eval()

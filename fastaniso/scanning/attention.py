@@ -46,6 +46,7 @@ class AttentionReader:
         """Forget every call."""
         self._sums: dict[Place, AttentionSums] = {}
         self._refused: dict[Place, str] = {}
+        self._has_measured = False
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -61,28 +62,32 @@ class AttentionReader:
         self._positions = positions
 
     def check(self) -> None:
-        """``ValueError`` if no attention could be measured until now, with the reason."""
-        if not self._sums:
+        """``ValueError`` if no attention could ever be measured, with the reason."""
+        if not self._has_measured:
             names = self._names.sites(self._refused)
             reasons = {names[place]: reason for place, reason in self._refused.items()}
             raise ValueError(_nothing(type(self.model).__name__, reasons))
 
     def result(self, *, partial: bool = False) -> AttentionResult:
-        """All statistics; waits for the device. ``partial`` leaves out what cannot be normalised, rather than fail."""
-        self.check()
-        misread = {place: sums.misread for place, sums in self._sums.items()}
-        for place, count in misread.items():
-            if count:
-                del self._sums[place]
-                self._refused[place] = f"later masks hid other keys than the first ({count:,} of a query and a key)"
-        self.check()
+        """All statistics; waits for the device. ``partial`` leaves out what cannot be normalised, rather than fail.
+
+        Attentions that turned out to be no patterns are among ``refused``, if need be all.
+        """
+        refused, sums = dict(self._refused), dict(self._sums)
+        for place, of_place in self._sums.items():
+            if count := of_place.misread:
+                del sums[place]
+                refused[place] = f"later masks hid other keys than the first ({count:,} times a query and a key)"
         names = self._names.sites([*self._sums, *self._refused])
-        sites = tuple(
-            AttentionSite.of(names[place], self._names.path(place), sums, invalid="omit" if partial else self._invalid)
-            for place, sums in self._sums.items()
+        invalid = "omit" if partial else self._invalid
+        return AttentionResult(
+            sites=tuple(
+                AttentionSite.of(names[place], self._names.path(place), of_place, invalid=invalid)
+                for place, of_place in sums.items()
+            ),
+            refused={names[place]: reason for place, reason in refused.items()},
+            states={f"{names[p]}.{name}": state for p, s in sums.items() for name, state in s.states.items()},
         )
-        states = {f"{names[p]}.{name}": state for p, sums in self._sums.items() for name, state in sums.states.items()}
-        return AttentionResult(sites, {names[place]: reason for place, reason in self._refused.items()}, states)
 
     def _begin(self, *_: object) -> None:
         self._names.begin()
@@ -106,6 +111,7 @@ class AttentionReader:
             self._refused[place] = str(error)
         else:
             self._sums[place] = sums
+            self._has_measured = True
 
 
 def _refuse_compiled(model: nn.Module) -> None:

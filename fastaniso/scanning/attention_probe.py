@@ -87,6 +87,7 @@ class AttentionProbe:
 
     def results(self) -> AttentionResult:
         """All statistics so far; waits for the device."""
+        self._reader.check()
         return self._reader.result()
 
     def reset(self) -> None:

@@ -113,6 +113,8 @@ class AttentionResult:
     @property
     def conventions(self) -> dict[str, str]:
         """How each value is defined."""
+        if not self.sites:
+            return {}
         pairs, heads = self.sites[0].attended, self.sites[0].attended.queries
         return {
             **self.sites[0].attention.conventions,
