@@ -81,9 +81,9 @@ def _check_head(ours: Attention, right: Attention, head: int, maps: Maps, unit: 
     worst = float(error.max())
     within(ours.scores[head, 2:], right.scores[head, 2:], torch.tensor([worst, worst]), "extremes")
 
-    # Sums about a pivot: its distance is rounded, and they are added in float32 in stretches of 64 pairs of vectors.
+    # Sums about a pivot: its distance is rounded, and they are added in float32 in stretches of 16 pairs of vectors.
     apart = (scores - maps.pivots[:, None].expand(maps.seen.shape)[maps.seen]).abs()
-    sums = SAFETY * sqrt(64) * unit + OWN * len(scores)
+    sums = SAFETY * sqrt(16) * unit + OWN * len(scores)
     total = error.sum() + sums * apart.sum() + OWN * len(scores) * scores.abs().sum()
     within(ours.scores[head, 0], right.scores[head, 0], total, "sum of scores")
     distance = (scores - scores.mean()).abs()
@@ -98,7 +98,7 @@ def _check_head(ours: Attention, right: Attention, head: int, maps: Maps, unit: 
     )
     # Relative error of one weight: of its score and the largest, of the exponential and of the row's sum.
     weight = (
-        torch.expm1(2 * maps.error[:, None] + SAFETY * unit * (below + 8 + sqrt(64) / 4)) + OWN * maps.seen.shape[1]
+        torch.expm1(2 * maps.error[:, None] + SAFETY * unit * (below + 8 + sqrt(16) / 4)) + OWN * maps.seen.shape[1]
     )
     keys = maps.seen.sum(1)
     entropy = torch.special.entr(maps.softmax).sum(1)
@@ -107,7 +107,7 @@ def _check_head(ours: Attention, right: Attention, head: int, maps: Maps, unit: 
     middle = maps.softmax.masked_fill(~maps.seen, torch.inf).sort(1).values
     median = middle.gather(1, (keys // 2)[:, None])[:, 0]
     # These three have their exponent in float64.
-    ends = torch.expm1(2 * maps.error + SAFETY * unit * (8 + sqrt(64) / 4)) + OWN * maps.seen.shape[1]
+    ends = torch.expm1(2 * maps.error + SAFETY * unit * (8 + sqrt(16) / 4)) + OWN * maps.seen.shape[1]
     bounds = torch.stack((off, of_log, ends * maps.softmax.amax(1), ends * median, ends * middle[:, 0]), 1).sum(0)
     within(ours.rows[head], right.rows[head], bounds + len(keys) * OWN * right.rows[head] + 1e-300, "rows")
 

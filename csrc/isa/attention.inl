@@ -9,7 +9,7 @@
 namespace fastaniso {
 namespace {
 
-constexpr int kStretch = 64;  // pairs of vectors that are summed in T before they are added in float64
+constexpr int kStretch = 16;  // pairs of vectors that are summed in T before they are added in float64
 
 // use(x, y) for each pair of vectors of a row, flush() after each stretch of them. A row is followed by room for a
 // pair.
@@ -29,11 +29,14 @@ FASTANISO_INLINE void fill_up(T* row, int64_t count, T value) {
   for (int v = 0; v < 2; ++v) store(row + count + v * width, typename Compute<T>::V{} + value);
 }
 
+// Adds both vectors to the total in float64, and clears them.
 template <class V>
-FASTANISO_INLINE double sum_in_double(V v) {
-  VecD wide = part_as_double(v, 0);
-  if constexpr (sizeof(v[0]) == 4) wide += part_as_double(v, 1);
-  return lane_sum(wide);
+FASTANISO_INLINE void move_to(VecD& total, V (&sums)[2]) {
+  for (V& sum : sums) {
+    total += part_as_double(sum, 0);
+    if constexpr (sizeof(sum[0]) == 4) total += part_as_double(sum, 1);
+    sum = V{};
+  }
 }
 
 template <class T>
@@ -47,6 +50,7 @@ FASTANISO_INLINE RowSums<T> sum_row(T* row, int64_t count, T pivot) {
   typedef typename Compute<T>::V V;
   RowSums<T> out;
   fill_up(row, count, pivot);
+  VecD total = {}, total_square = {};
   V sum[2] = {}, square[2] = {}, least[2] = {V{} + pivot, V{} + pivot}, largest[2] = {V{} + pivot, V{} + pivot};
   for_each_two(
       row, count,
@@ -61,10 +65,11 @@ FASTANISO_INLINE RowSums<T> sum_row(T* row, int64_t count, T pivot) {
         }
       },
       [&] {
-        out.sum += sum_in_double(sum[0] + sum[1]);
-        out.square += sum_in_double(square[0] + square[1]);
-        for (int v = 0; v < 2; ++v) sum[v] = square[v] = V{};
+        move_to(total, sum);
+        move_to(total_square, square);
       });
+  out.sum = lane_sum(total);
+  out.square = lane_sum(total_square);
   out.least = lane_least(least[0] < least[1] ? least[0] : least[1]);
   out.largest = -lane_least(largest[0] > largest[1] ? -largest[0] : -largest[1]);
   return out;
@@ -138,8 +143,8 @@ FASTANISO_INLINE V weight(V x, T largest, V& below) {
 template <class T>
 FASTANISO_INLINE void sum_weights(const T* row, int64_t count, T largest, double& total, double& weighted) {
   typedef typename Compute<T>::V V;
+  VecD wide = {}, wide_weighted = {};
   V sum[2] = {}, product[2] = {};
-  total = weighted = 0;
   for_each_two(
       row, count,
       [&](V x, V y) {
@@ -152,10 +157,11 @@ FASTANISO_INLINE void sum_weights(const T* row, int64_t count, T largest, double
         }
       },
       [&] {
-        total += sum_in_double(sum[0] + sum[1]);
-        weighted += sum_in_double(product[0] + product[1]);
-        for (int v = 0; v < 2; ++v) sum[v] = product[v] = V{};
+        move_to(wide, sum);
+        move_to(wide_weighted, product);
       });
+  total = lane_sum(wide);
+  weighted = lane_sum(wide_weighted);
 }
 
 // Adds one query's row to the sums: its `count` keys from `first` on.
