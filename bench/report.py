@@ -44,8 +44,8 @@ _MEANING = {
     "small": "Single calls of `mean_cosine`.",
     "scan": "`fastaniso.scan` of all-MiniLM-L6-v2 over `examples/jargon-excerpt.txt`: it tokenises as it goes, so "
     "it is held against forward passes that do the same, and against bare ones over ready batches (the limit).",
-    "probe": "Ten training steps of a Transformer of four blocks, as they are (the limit) and probed: with hooks, sums and "
-    "a log.",
+    "probe": "Ten training steps of a Transformer of four blocks, as they are (the limit) and probed: with hooks, sums "
+    "and a log.",
 }
 
 
