@@ -45,7 +45,7 @@ def main() -> None:
         runs = Path(work)
         for name, model in models.items():
             model.config.name_or_path = f"all-MiniLM-L6-v2, {name}"
-            scanned = fastaniso.scan(model, TEXT, tokenizer=tokenizer, **READ)
+            scanned = fastaniso.scan(model, TEXT, tokenizer=tokenizer, attention=True, **READ)
             scanned.save(runs / name)
             results[name] = scanned
         report = fastaniso.load_report(*(runs / name for name in models))
@@ -57,6 +57,8 @@ def main() -> None:
             "drift": lambda: report.plot("drift"),
             "spectrum": lambda: report.plot("spectrum", site=SITE),
             "top-dimensions": lambda: report.plot("top_dimensions", site=SITE),
+            "entropy": lambda: report.plot("heads.normalized_entropy"),
+            "queries-keys": lambda: report.plot("heads.cosine_of_means"),
             "site": lambda: plot_site(results["trained"][SITE].description, f"all-MiniLM-L6-v2, {SITE}"),
             "pairs": lambda: plot_pairs(pairs),
         }
@@ -110,6 +112,9 @@ def photograph(page: Path) -> None:
             tab.goto(page.as_uri())
             tab.wait_for_selector("#layers .main-svg")
             tab.screenshot(path=IMAGES / f"{name}.png")
+            if name == "page":
+                tab.locator("#attention select").select_option("cosine_of_means")
+                tab.locator("#attention").screenshot(path=IMAGES / "page-heads.png")
             tab.close()
         browser.close()
 

@@ -21,7 +21,7 @@ pytest.importorskip("matplotlib")
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return finished.scanned(tmp_path_factory.mktemp("runs") / "bert")
+    return finished.scanned(tmp_path_factory.mktemp("runs") / "bert", attention=True)
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +48,20 @@ def test_a_metric_over_the_layers(report: Report, bert: Path) -> None:
 
 
 def test_every_figure_is_drawn(report: Report, tmp_path: Path) -> None:
-    for what in ("drift", "spectrum", "top_dimensions", "pairs"):
+    for what in ("drift", "spectrum", "top_dimensions", "pairs", "heads.entropy", "heads.cosine_of_means"):
         report.plot(what).savefig(tmp_path / f"{what}.svg")
         assert (tmp_path / f"{what}.svg").stat().st_size > 5000
+
+
+def test_heads_are_a_map_of_attentions_by_heads(report: Report) -> None:
+    (axes, _) = report.plot("heads.cosine_of_means").axes  # the map, and its scale
+    (image,) = axes.get_images()
+    assert image.get_array().tolist() == [list(a.values["cosine_of_means"]) for a in report.runs[0].attentions]
+    low, high = image.get_clim()
+    assert low == -high
+    conventions = {value.name: value.convention for value in report.heads}
+    assert conventions["heads.cosine_of_means"].startswith("cos(mean query, mean key), signed")
+    assert all(conventions.values())
 
 
 def test_drift_tells_rho_and_how_p_was_made(bert: Path) -> None:

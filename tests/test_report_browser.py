@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-
 def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     folder = tmp_path_factory.mktemp("runs")
     runs = (
-        finished.scanned(folder / "bert"),
+        finished.scanned(folder / "bert", attention=True),
         finished.scanned(folder / "t5", "t5"),
         finished.measured(folder / "rows"),
     )
@@ -70,7 +70,7 @@ def shown(page: Any, selector: str) -> str:
 
 
 def test_it_opens_and_draws_every_section(page: Any) -> None:
-    for name in ("layers", "drift", "cosines", "site", "provenance"):
+    for name in ("layers", "drift", "attention", "cosines", "site", "provenance"):
         assert page.locator(f"#contents a[href='#{name}']").count() == 1
         assert page.locator(f"section#{name}").count() == 1
     for plot in page.locator(".plot").all():
@@ -104,7 +104,7 @@ def test_switching_the_metric(page: Any, report: Report) -> None:
 
 
 def test_every_metric_and_site_can_be_chosen(page: Any) -> None:
-    for selector in ("#layers select", "#drift select", "#site select"):
+    for selector in ("#layers select", "#drift select", "#attention select", "#site select"):
         control = page.locator(selector).first
         for value in control.evaluate("select => [...select.options].map(option => option.value)"):
             control.select_option(value)
@@ -161,6 +161,23 @@ def test_arrow_keys_tell_the_points(page: Any, report: Report) -> None:
     assert site.site in said
     assert f"{site.values['mean_cosine']:.4g}" in said
     assert page.locator("#layers .hoverlayer .hovertext").count() > 0
+
+
+def test_heads_are_told_one_by_one(page: Any, report: Report) -> None:
+    page.locator("#attention select").select_option("cosine_of_means")
+    assert "signed" in shown(page, "#attention .convention")
+    heads = [attention.values["cosine_of_means"] for attention in report.runs[0].attentions]
+    plot = page.locator("#attention .plot").first
+    for row, expected in zip(plot.evaluate("plot => plot.data[0].z"), heads, strict=True):
+        assert row == pytest.approx(expected, rel=1e-7)
+    plot.focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowUp"):
+        page.keyboard.press(key)
+    assert "block.1, head 1" in shown(page, "#told")
+    page.locator("#attention .hoverlayer", has_text="block.1, head 1").wait_for(state="attached")
+    page.keyboard.press("Escape")
+    rate = sum(head > 0.3 for one in report.runs[0].attentions for head in one.values["first_key"])
+    assert f"bert: {rate} of 12 heads" in shown(page, "#attention .notes")
 
 
 def test_lines_differ_by_more_than_colour(page: Any) -> None:

@@ -15,7 +15,7 @@ import pytest
 import fastaniso
 from fastaniso import cli
 from fastaniso.runs import Run, compare, load_run
-from fastaniso.runs.attention import attentions_of, head_label, head_names
+from fastaniso.runs.attention import attentions_of, head_convention, head_label, head_names
 from fastaniso.state import CorruptStateError
 
 
@@ -31,7 +31,7 @@ def other_words(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return finished.scanned(tmp_path_factory.mktemp("runs") / "gpt2", "gpt2")
+    return finished.scanned(tmp_path_factory.mktemp("runs") / "gpt2", "gpt2", attention=True)
 
 
 @pytest.fixture(scope="module")
@@ -208,23 +208,30 @@ def test_a_run_given_as_read(bert: Path) -> None:
     assert compare(read, bert).before == "first"
 
 
-def test_attention_head_by_head() -> None:
-    rows = {"mean_cosine": [0.5], "norm_of_mean": [2.0], "relative": [0.7], "unit": [0.6], "mean_norm": [3.0]}
-    pairs = {"position": "after rotation", "queries": {n: [*v, 0.1] for n, v in rows.items()}, "keys": rows}
-    pairs |= {"cosine_of_means": [-0.5, 0.25], "score_of_means": [-1.0, 2.0]}
-    scores: dict[str, Any] = {n: [0.1, 0.2] for n in ("normalized_entropy", "row_max", "row_median", "row_min")}
-    scores |= {"entropy": [None, 1.5], "score_mean": [0.0, 1.0], "score_variance": [4.0, 9.0]}
-    scores["attention_to"] = [[0.9, 0.1], [0.4, None]]
-    site = {"kind": "self", "attended": pairs, "projected": None, "attention": scores}
-    content = {"sites": [{"site": "block.0.self", **site}, {"site": "block.1.self", **site, "projected": pairs}]}
-    first, second = attentions_of(content)
-    assert (first.site, first.short_name, second.short_name) == ("block.0.self", "0", "1")
-    assert math.isnan(first.values["entropy"][0])
-    assert first.values["score_std"] == (2.0, 3.0)
-    assert first.values["first_key"] == (0.9, 0.4)
-    assert first.values["cosine_of_means"] == (-0.5, 0.25)
-    assert first.values["keys.relative"] == (0.7,)
-    assert head_names((first, second))[-1] == "before_rotation.keys.relative"
+def test_attention_head_by_head(gpt2: Path) -> None:
+    run, written = load_run(gpt2), content(gpt2)["attention"]
+    assert [attention.site for attention in run.attentions] == ["block.0", "block.1", "block.2"]
+    assert [attention.short_name for attention in run.attentions] == ["0", "1", "2"]
+    for told, site in zip(run.attentions, written["sites"], strict=True):
+        assert told.kind == "self"
+        assert told.values["entropy"] == tuple(site["attention"]["entropy"])
+        variances = site["attention"]["score_variance"]
+        assert told.values["score_std"] == pytest.approx([math.sqrt(variance) for variance in variances])
+        assert told.values["first_key"] == tuple(head[0] for head in site["attention"]["attention_to"])
+        assert told.values["cosine_of_means"] == tuple(site["attended"]["cosine_of_means"])
+        assert told.values["keys.relative"] == tuple(site["attended"]["keys"]["relative"])
+    assert all(head_convention(name, run.conventions) for name in head_names(run.attentions))
+
+
+def test_attention_before_a_rotation_and_unknown(gpt2: Path) -> None:
+    written = content(gpt2)["attention"]
+    first, second, _ = written["sites"]
+    second["projected"] = second["attended"]
+    first["attention"]["entropy"][0] = None
+    told = tuple(attentions_of(written))
+    assert math.isnan(told[0].values["entropy"][0])
+    assert told[1].values["before_rotation.cosine_of_means"] == told[1].values["cosine_of_means"]
+    assert "before_rotation.entropy" not in told[1].values
+    assert head_names(told)[-1] == "before_rotation.keys.relative"
     assert head_label("before_rotation.cosine_of_means") == "cos(Q̄, K̄) (before rotation)"
-    assert "before_rotation.entropy" not in second.values
     assert list(attentions_of({})) == []

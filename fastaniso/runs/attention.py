@@ -32,6 +32,9 @@ HEAD_LABELS = {
     "keys.relative": "Keys, drift ‖mean‖ / mean norm",
 }
 
+# Values whose convention has another name.
+_CONVENTIONS = {"first_key": "attention_to", "score_mean": "scores", "score_std": "score_variance"}
+
 SIGNED = frozenset({"cosine_of_means", "score_of_means", "score_mean"})
 """What lies on both sides of 0: shown in two colours from there."""
 
@@ -53,10 +56,7 @@ def head_convention(name: str, conventions: Mapping[str, str]) -> str:
     """How a value of heads is defined, by the conventions of a run."""
     base = name.removeprefix(_BEFORE)
     rows, _, value = base.rpartition(".")
-    named = (
-        f"queries, keys: {value}" if rows else {"first_key": "attention_to", "score_std": "score_variance"}.get(base)
-    )
-    return conventions.get(named or base, "")
+    return conventions.get(f"queries, keys: {value}" if rows else _CONVENTIONS.get(base, base), "")
 
 
 def is_signed(name: str) -> bool:
