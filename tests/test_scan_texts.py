@@ -17,7 +17,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 import fastaniso
 from fastaniso.models.masks import MEASURED, PADDING, SPECIAL, token_mask
-from fastaniso.sources import Texts, as_data
+from fastaniso.sources import Images, Sounds, Texts, as_data
 
 TEXTS = ["streaming characters, one by one", "in", "a quarter as many molecules"]
 
@@ -142,7 +142,12 @@ def test_data_sets(tmp_path: Path) -> None:
         scan(datasets.DatasetDict({"train": dataset}))
     sound = {"array": torch.linspace(-1, 1, 4000).numpy(), "sampling_rate": 16_000}
     kinds = datasets.Dataset.from_list([{"sound": sound, "image": None}])
-    assert type(as_data(kinds, field="sound")).__name__ == "Sounds"
+    assert isinstance(as_data(kinds, field="sound"), Sounds)
+    pillow = pytest.importorskip("PIL.Image", reason="images need the package pillow")
+    pictures = datasets.Dataset.from_dict({"image": [pillow.new("L", (8, 6), shade) for shade in (10, 200)]})
+    images = as_data(pictures.cast_column("image", datasets.Image()), field="image")
+    assert isinstance(images, Images)
+    assert [(image.picture.mode, image.picture.size) for image in images] == [("RGB", (8, 6))] * 2
 
 
 class LiveBytes(TorchDispatchMode):
