@@ -83,6 +83,18 @@ def test_scores_on_the_edges_of_the_range(isa: str) -> None:
     assert state.counts[:, 6:].tolist() == [[3, 3]]
 
 
+@pytest.mark.parametrize(("dtype", "least"), [("f32", -87.0), ("f64", -700.0)])
+def test_exponentials_err_by_two_units_at_most(isa: str, dtype: str, least: float) -> None:
+    x = torch.linspace(least, 0, 20_011, dtype=torch.float64).to(DTYPES[dtype])
+    case = Case(torch.ones(1, 1, 1, 1, dtype=x.dtype), x.view(1, 1, -1, 1), scale=1.0)
+    state = state_of(case, positions=len(x))
+    weights = state.received[0] / state.rows[0, 2]  # the largest softmax is one over the sum of weights
+    error = (weights / x.double().exp() - 1).abs().max() / attention_bounds.rounding(x.dtype)
+    # Two units in the last place are four roundings; one over the sum, and the product with it, are two more. Of
+    # float64, the reference's exponential and quotients err, too.
+    assert error <= (6 if dtype == "f32" else 10)
+
+
 @pytest.mark.parametrize("numbers", ["normal", "ties", "exponential", "two_ends", "almost_all_equal", "tiny"])
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
 def test_medians_are_those_of_sorted_scores(isa: str, dtype: str, numbers: str) -> None:

@@ -1,8 +1,9 @@
 """The ops as ``torch.ops.fastaniso.*``: one schema and one fake each, so that they trace, compile and export.
 
 ``hidden`` is (outer, inner, d) with a contiguous last axis, ``mask`` and ``groups`` (outer, inner); ``start`` is the
-index of the first row in its source, ``other`` a second set of rows in the same form and dtype. ``backend`` is the
-resolved name of a module beside this one.
+index of the first row in its source, ``other`` a second set of rows in the same form and dtype. ``queries`` are
+(B, H, T, d) and ``keys`` (B, G, S, d), their masks (B, T) and (B, S). ``backend`` is the resolved name of a module
+beside this one.
 """
 
 from __future__ import annotations
