@@ -168,6 +168,16 @@ def test_a_mask_that_is_no_pattern_is_refused() -> None:
         probe.results()
 
 
+def test_a_mask_of_each_head_is_refused() -> None:
+    model = llama()
+    causal = torch.ones(9, 9).tril().bool().expand(3, 4, 9, 9).clone()
+    causal[:, 2, :, 0] = False
+    with torch.no_grad(), probe_attention(model) as probe:
+        model(IDS, attention_mask=causal)
+    with pytest.raises(ValueError, match="its mask hides other keys from one head than from another"):
+        probe.results()
+
+
 def test_masks_that_stop_being_a_pattern_are_found_out_in_the_end() -> None:
     model = bert(layers=1)
     with torch.no_grad(), probe_attention(model) as probe:

@@ -80,15 +80,19 @@ class MaskReader:
             if self._pattern is None:
                 self._pattern = Pattern(call.causal, call.window if call.causal else None, _is_added(call.bias))
             return MaskReading(keep, key_mask, self._pattern, None)
-        seen, odd = _seen(call.mask, shape)
+        seen, odd, apart = _seen(call.mask, shape)
         keep = _own_keys(seen) if keep is None else keep
         # A key is there if any query that counts sees it: queries of padding may see anything, or nothing.
         key_mask = (seen & keep[:, :, None]).any(1)
         if self._pattern is None or shape[1] > self._longest:
+            if apart is not None and bool(apart):
+                raise UnreadableMaskError("its mask hides other keys from one head than from another")
             self._pattern = self._find(call, seen, keep, key_mask, odd)
             self._longest = shape[1]
         wrong = _differences(seen, keep, key_mask, self._pattern)
-        return MaskReading(keep, key_mask, self._pattern, wrong if self._pattern.biased else wrong + odd)
+        for count in (None if self._pattern.biased else odd, apart):
+            wrong = wrong if count is None else wrong + count
+        return MaskReading(keep, key_mask, self._pattern, wrong)
 
     def _find(self, call: AttentionCall, seen: Tensor, keep: Tensor, key_mask: Tensor, odd: Tensor) -> Pattern:
         biased = bool(odd) or _is_added(call.bias)
@@ -136,24 +140,22 @@ def _is_added(bias: Tensor | None) -> bool:
     return bias is not None and bool(bias.any())
 
 
-def _seen(mask: Tensor, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    """Bool (B, T, S), True where a query sees a key; and how many entries add something else than 0 or −∞."""
+def _seen(mask: Tensor, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Bool (B, T, S), True where a query sees a key; how many entries add something else than 0 or −∞; and how many
+    heads' entries hide otherwise than the first head's, None of a mask for all heads."""
     sequences, queries, keys = shape
     if mask.dim() != 4:
         raise UnreadableMaskError(f"its mask has {mask.dim()} axes, and 2 or 4 can be read")
     mask = mask[..., :keys]
-    odd = torch.zeros((), dtype=torch.int64, device=mask.device)
-    if mask.dtype == torch.bool:
-        seen = mask
-    else:
-        seen = mask > BLOCKED
-        odd = (seen & (mask != 0)).sum()
+    seen = mask if mask.dtype == torch.bool else mask > BLOCKED
+    odd = (
+        (seen & (mask != 0)).sum()
+        if mask.is_floating_point()
+        else torch.zeros_like(seen[0, 0, 0, 0], dtype=torch.int64)
+    )
     first = seen[:, :1]
-    if seen.shape[1] > 1:
-        if bool((seen != first).any()):
-            raise UnreadableMaskError("its mask hides other keys from one head than from another")
-        first = seen[:, :1]
-    return first.expand(sequences, 1, queries, keys)[:, 0], odd
+    apart = (seen != first).sum() if seen.shape[1] > 1 else None
+    return first.expand(sequences, 1, queries, keys)[:, 0], odd, apart
 
 
 def _own_keys(seen: Tensor) -> Tensor:

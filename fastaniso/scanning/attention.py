@@ -129,6 +129,7 @@ def _nothing(model: str, refused: Mapping[str, str]) -> str:
         return f"attention: none of the {len(refused)} attentions of {model} can be measured: {site}: {reason}"
     return (
         f"attention: {model} made no attention that can be seen: expected modules that call transformers' attention "
-        "functions or torch's scaled_dot_product_attention; load the model with attn_implementation='sdpa' if it "
-        "computes its scores by itself (a model without attention, such as a CNN, has no queries and keys)"
+        "functions, torch's scaled_dot_product_attention or MultiheadAttention, or that take the softmax of products "
+        "of queries and keys, scaled and masked (relative positions within the scores, as of DeBERTa and XLNet, are not "
+        "followed; a model without attention, such as a CNN, has no queries and keys)"
     )
