@@ -130,6 +130,6 @@ def _nothing(model: str, refused: Mapping[str, str]) -> str:
     return (
         f"attention: {model} made no attention that can be seen: expected modules that call transformers' attention "
         "functions, torch's scaled_dot_product_attention or MultiheadAttention, or that take the softmax of products "
-        "of queries and keys, scaled and masked (relative positions within the scores, as of DeBERTa and XLNet, are not "
-        "followed; a model without attention, such as a CNN, has no queries and keys)"
+        "of queries and keys, scaled and masked (relative positions within the scores, as of DeBERTa and XLNet, are "
+        "not followed; a model without attention, such as a CNN, has no queries and keys)"
     )
