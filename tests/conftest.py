@@ -17,3 +17,11 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Each instruction set in turn, in use while the test runs."""
     with cpu.using_isa(request.param):
         yield request.param
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests marked ``slow`` run when they are asked for by name of the mark, as in ``-m slow``."""
+    if "slow" not in config.option.markexpr:
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="slow: runs with -m slow"))
