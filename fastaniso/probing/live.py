@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from threading import Lock
 from typing import Any, Self
@@ -60,6 +60,8 @@ class Probe:
         self._select = select
         self._every = every
         self._eager = eager
+        # Walking through a large model takes milliseconds, and start() should not.
+        self._modules = tuple(selection.root.outer.modules())
         places = [*selection.modules.values(), *(block for stack in selection.stacks for block in stack.blocks)]
         givers = {place.name: givers_of(selection.places, place) if mask else () for place in places}
         self._hooks = Hooks(selection, givers, self)
@@ -215,14 +217,14 @@ class Probe:
 
     def _attach(self) -> None:
         self._on.callback(self._hooks.detach)
-        if holds_compiled(self._selection.root.outer) if self._eager is None else self._eager:
+        if holds_compiled(self._modules) if self._eager is None else self._eager:
             self._on.enter_context(torch.compiler.set_stance("force_eager"))
         self._hooks.attach()
 
 
-def holds_compiled(model: nn.Module) -> bool:
+def holds_compiled(modules: Iterable[nn.Module]) -> bool:
     """Whether any module was compiled, by ``torch.compile`` or in place."""
-    return any(module._compiled_call_impl is not None or "_orig_mod" in module._modules for module in model.modules())
+    return any(module._compiled_call_impl is not None or "_orig_mod" in module._modules for module in modules)
 
 
 def _removed(handle: RemovableHandle | None) -> RemovableHandle | None:
