@@ -92,6 +92,7 @@ def test_scan_images_and_sounds(run: Any, tmp_path: Path) -> None:
     code, _, stderr = run("scan", vision, "--images", sounds, "--quiet")
     assert code == 1
     assert "no patches in" in stderr
+    assert "holds images, not texts" in run("scan", vision, "--text", photos, "--quiet")[2]
 
 
 def test_several_texts_after_one_option(run: Any, model: Path, text: Path, tmp_path: Path) -> None:

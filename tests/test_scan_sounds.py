@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -181,3 +182,11 @@ def test_max_items_is_a_limit_and_said() -> None:
 def test_a_model_of_images_is_told() -> None:
     with pytest.raises(ValueError, match="model: expected a model of sounds"):
         fastaniso.scan(tiny_senses.model("vit"), [(HUMS[0], RATE)], processor=tiny_senses.extractor("wav2vec2"))
+
+
+@pytest.mark.parametrize(("package", "rate"), [("soundfile", RATE), ("soxr", 8000)])
+def test_a_missing_package_is_named(package: str, rate: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    soundfile.write(tmp_path / "hum.wav", HUMS[0], rate)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ModuleNotFoundError, match=rf"needs the package {package}.* pip install 'fastaniso\[audio\]'"):
+        scan("wav2vec2", tmp_path)

@@ -114,18 +114,17 @@ def scan(
     with reported(debug) as last:
         from fastaniso.scanning import ScanInterrupted, ScanStoppedError
         from fastaniso.scanning import scan as run
-        from fastaniso.sources import as_images, as_sounds
+        from fastaniso.sources import files_as
 
         if quiet:
             silence_transformers()
         check_device(device)
         early: ScanInterrupted | ScanStoppedError | None = None
-        data = as_images(paths) if kind == "images" else as_sounds(paths) if kind == "sounds" else paths
         with progress(quiet, last) as report:
             try:
                 result = run(
                     model,
-                    data,
+                    files_as(kind, paths, field=field),
                     field=field,
                     max_length=max_length,
                     chunk_words=chunk_words,

@@ -4,7 +4,7 @@ from fastaniso.sources.batches import Batch, batches
 from fastaniso.sources.chunks import Chunk, chunks
 from fastaniso.sources.errors import CorruptFileError
 from fastaniso.sources.images import Image, Images, as_images
-from fastaniso.sources.kinds import Batches, Data, as_data
+from fastaniso.sources.kinds import Batches, Data, as_data, files_as
 from fastaniso.sources.opening import open_source
 from fastaniso.sources.shards import Shards
 from fastaniso.sources.skips import Skips
@@ -33,5 +33,6 @@ __all__ = [
     "as_texts",
     "batches",
     "chunks",
+    "files_as",
     "open_source",
 ]

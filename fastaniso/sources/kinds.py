@@ -50,6 +50,18 @@ def as_data(data: Any, *, field: str = "text") -> Data:
     return _of_items(iter(data), None, "given in memory")
 
 
+def files_as(kind: str, paths: list[Path], *, field: str = "text") -> Data:
+    """Files and folders as what they were said to be: "text", "images" or "sounds"."""
+    if kind == "images":
+        return as_images(paths)
+    if kind == "sounds":
+        return as_sounds(paths)
+    data = as_data(paths, field=field)
+    if not isinstance(data, Texts):
+        raise ValueError(f"data: {data.name} holds {type(data).__name__.lower()}, not texts")
+    return data
+
+
 def _saved_dataset(folder: Path) -> Any:
     try:
         return import_module("datasets").load_from_disk(str(folder))
@@ -66,7 +78,7 @@ def _kind_of(paths: list[Path]) -> Callable[[Any, str], Data]:
     texts = [f for f in files if f.suffix.lower() in TEXTS or (f in paths and f.suffix.lower() not in IMAGES | SOUNDS)]
     sounds = [file for file in files if file.suffix.lower() in SOUNDS]
     images = [file for file in files if file.suffix.lower() in IMAGES]
-    if sounds and all(any(text.with_suffix("") == sound.with_suffix("") for sound in sounds) for text in texts):
+    if sounds and {text.with_suffix("") for text in texts} <= {sound.with_suffix("") for sound in sounds}:
         texts = []  # transcripts
     found = [name for name, of_kind in (("texts", texts), ("images", images), ("sounds", sounds)) if of_kind]
     where = ", ".join(str(path) for path in paths)
