@@ -219,8 +219,18 @@ def test_attention_head_by_head(gpt2: Path) -> None:
         assert told.values["score_std"] == pytest.approx([math.sqrt(variance) for variance in variances])
         assert told.values["first_key"] == tuple(head[0] for head in site["attention"]["attention_to"])
         assert told.values["cosine_of_means"] == tuple(site["attended"]["cosine_of_means"])
+        absolute = site["attended"]["absolute_cosine_of_means"]
+        assert told.mean("absolute_cosine_of_means") == pytest.approx(absolute)
         assert told.values["keys.relative"] == tuple(site["attended"]["keys"]["relative"])
     assert all(head_convention(name, run.conventions) for name in head_names(run.attentions))
+
+
+def test_heads_are_compared_by_their_mean(gpt2: Path) -> None:
+    comparison = compare(gpt2, gpt2).of(["heads.entropy"])
+    run = load_run(gpt2)
+    assert [change.before for change in comparison.changes] == [one.mean("entropy") for one in run.attentions]
+    assert {(change.change, change.verdict) for change in comparison.changes} == {(0.0, "unknown")}
+    assert "Entropy (nats), mean of heads (noise unknown)" in str(comparison)
 
 
 def test_attention_before_a_rotation_and_unknown(gpt2: Path) -> None:

@@ -13,8 +13,12 @@ _OF_PAIRS = ("cosine_of_means", "score_of_means")
 _OF_ROWS = ("mean_cosine", "norm_of_mean", "relative")
 _BEFORE = "before_rotation."
 
+HEADS = "heads."
+"""What stands before the name of a value of each head, where other metrics are named as well."""
+
 HEAD_LABELS = {
     "cosine_of_means": "cos(Q̄, K̄)",
+    "absolute_cosine_of_means": "|cos(Q̄, K̄)|",
     "score_of_means": "score of the means, Q̄·K̄ · scale",
     "entropy": "Entropy (nats)",
     "normalized_entropy": "Entropy / log(keys)",
@@ -94,6 +98,7 @@ def _values(site: Mapping[str, Any]) -> Iterator[tuple[str, tuple[float, ...]]]:
             continue
         for name in _OF_PAIRS:
             yield prefix + name, _numbers(pairs[name])
+        yield f"{prefix}absolute_cosine_of_means", tuple(map(abs, _numbers(pairs["cosine_of_means"])))
         for rows in ("queries", "keys"):
             for name in _OF_ROWS:
                 yield f"{prefix}{rows}.{name}", _numbers(pairs[rows][name])

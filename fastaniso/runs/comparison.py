@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fastaniso.result import json_ready
+from fastaniso.runs.attention import HEADS, head_names
 from fastaniso.runs.naming import named_metrics
 from fastaniso.runs.reading import load_run
 from fastaniso.runs.run import Run, RunSite
@@ -23,6 +24,7 @@ BEYOND, LIKELY, WITHIN, UNKNOWN = "beyond", "likely beyond", "within", "unknown"
 
 CONVENTIONS = {
     "change": "after - before",
+    "heads": "mean over the heads of an attention",
     "noise": "half width of the 95 % interval of a change between two runs of nothing but other data, "
     "1.96 sqrt(SE_a^2 + SE_b^2): if every row were an independent draw; likely, if sequences are, of one size, and "
     "explain the same share of the variance in every direction; at most, as the sums kept allow. One change in twenty "
@@ -121,6 +123,7 @@ def compare(before: str | os.PathLike[str] | Run, after: str | os.PathLike[str] 
     order = [metric.name for metric in named_metrics((a, b))]
     changes = [change for site in ours for change in _changes(site, sites[site.site])]
     changes.sort(key=lambda change: order.index(change.metric))
+    changes += _changes_of_heads(a, b)
     notes = [f"{run.name} lacks {what}" for run in (a, b) for what in run.missing]
     return Comparison(
         before=a.name,
@@ -145,6 +148,17 @@ def _changes(before: RunSite, after: RunSite) -> Iterator[Change]:
             )
             noise = (of_rows, likely, most)
         yield Change(before.site, name, value, after.values[name], change, noise, _verdict(change, noise))
+
+
+def _changes_of_heads(a: Run, b: Run) -> Iterator[Change]:
+    """Of the attentions that both runs have, by name: the mean over the heads of each value."""
+    theirs = {attention.site: attention for attention in b.attentions}
+    for name in head_names(a.attentions):
+        for ours in a.attentions:
+            other = theirs.get(ours.site)
+            if name in ours.values and other is not None and name in other.values:
+                before, after = ours.mean(name), other.mean(name)
+                yield Change(ours.site, HEADS + name, before, after, after - before, None, UNKNOWN)
 
 
 def _verdict(change: float, noise: tuple[float, float, float] | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from fastaniso.runs.attention import HEADS, head_label
 from fastaniso.runs.run import Run
 from fastaniso.statistics.catalogue import metrics
 
@@ -71,6 +72,8 @@ def label_of(name: str) -> str:
     """A metric in words."""
     if name in _LABELS:
         return _LABELS[name]
+    if name.startswith(HEADS):
+        return f"{head_label(name.removeprefix(HEADS))}, mean of heads"
     words = name.replace("_", " ").replace(".", ", ")
     return words[:1].upper() + words[1:]
 

@@ -9,16 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fastaniso.runs.attention import head_convention, head_label, head_names, is_signed
+from fastaniso.runs.attention import HEADS, head_convention, head_label, head_names, is_signed
 from fastaniso.runs.naming import Named, named_metrics
 from fastaniso.runs.reading import load_run
 from fastaniso.runs.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-HEADS = "heads."
-"""What stands before the name of a value of each head."""
 
 FIGURES = ("drift", "spectrum", "top_dimensions", "pairs")
 

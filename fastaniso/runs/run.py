@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,6 +73,11 @@ class RunAttention:
     short_name: str
     kind: str
     values: Mapping[str, tuple[float, ...]]
+
+    def mean(self, name: str) -> float:
+        """Mean over the heads that the value is known of; nan without one."""
+        known = [value for value in self.values[name] if not math.isnan(value)]
+        return sum(known) / len(known) if known else math.nan
 
 
 @dataclass(frozen=True, eq=False)

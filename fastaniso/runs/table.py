@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 SHOWN = (
     *("mean_cosine", "within_sequence", "across_sequences", "drift.norm_of_mean", "drift.relative", "norms.mean"),
-    *("isoscore", "effective_rank"),
+    *("isoscore", "effective_rank", "heads.normalized_entropy", "heads.absolute_cosine_of_means"),
 )
 """What a table shows unless asked for others: a block each is as much as one reads."""
 
