@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
 import torch.distributed as dist
 
@@ -184,6 +185,33 @@ def test_omitted_rows_are_counted_over_all_ranks(tmp_path: Path) -> None:
 
     assert values(on_ranks(2, tmp_path, body)) == [[299, 2, 299 * 298 // 2]] * 2
     assert np.isfinite(ROWS.numpy()).all()
+
+
+@pytest.mark.parametrize("size", [2, 5])
+def test_a_scan_by_several_ranks(size: int, tmp_path: Path) -> None:
+    """The figures of one process, also where there are fewer batches than ranks."""
+    texts = [tiny.words(n, seed=n) for n in (5, 30, 12, 12, 21, 3, 17, 26)]
+    options: dict[str, Any] = {"tokenizer": tiny.tokenizer(), "max_length": 16, "batch_size": 4 if size < 5 else 9}
+
+    def body(rank: int) -> Any:
+        found = fastaniso.scan(tiny.model("bert"), texts, group=dist.group.WORLD, **options)
+        return [found.tokens.kept, found.tokens.sequences, found.tokens.batches, found.tokens.dropped], [
+            [site.description.mean_cosine, site.description.isoscore, site.within_sequence, site.across_sequences]
+            for site in found.sites
+        ]
+
+    torch.set_num_threads(1)
+    whole = fastaniso.scan(tiny.model("bert"), texts, **options)
+    ranks = values(on_ranks(size, tmp_path, body))
+    assert all(each == ranks[0] for each in ranks)
+    counts, sites = ranks[0]
+    assert counts == [whole.tokens.kept, whole.tokens.sequences, whole.tokens.batches, whole.tokens.dropped]
+    for figures, site in zip(sites, whole.sites, strict=True):
+        described = site.description
+        expected = [described.mean_cosine, described.isoscore, site.within_sequence, site.across_sequences]
+        assert figures == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(ValueError, match="attention: attentions are not merged over ranks"):
+        fastaniso.scan(tiny.model("bert"), texts, group=object(), attention=True, **options)
 
 
 def test_a_rank_that_never_starts_is_named(tmp_path: Path) -> None:

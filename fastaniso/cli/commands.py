@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -112,15 +113,19 @@ def scan(
     ((kind, paths),) = given.items()
     paths = [*paths, *(further or ())]
     with reported(debug) as last:
+        from fastaniso.distributed.starting import is_first, joined, launched, own_device
         from fastaniso.scanning import ScanInterrupted, ScanStoppedError
         from fastaniso.scanning import scan as run
         from fastaniso.sources import files_as
 
-        if quiet:
+        if quiet or not is_first():
             silence_transformers()
+        device = own_device(device)
         check_device(device)
         early: ScanInterrupted | ScanStoppedError | None = None
-        with progress(quiet, last) as report:
+        # Under torchrun every rank runs the model on its share of the batches, and the first one prints and writes.
+        ranks = joined(device or "cpu") if launched() else nullcontext()
+        with progress(quiet or not is_first(), last) as report, ranks as group:
             try:
                 result = run(
                     model,
@@ -139,13 +144,15 @@ def scan(
                     backend=backend.value,
                     invalid="omit" if omit_invalid else "raise",
                     memory_limit=memory_limit,
+                    group=group,
                     progress=report,
                 )
             except (ScanInterrupted, ScanStoppedError) as stopped:
                 early = stopped
         if early is not None:
-            keep_early(early, out)
-        deliver(result, out, json)
+            keep_early(early, out if is_first() else None)
+        if is_first():
+            deliver(result, out, json)
 
 
 @app.command(epilog=_EXIT_CODES)

@@ -149,12 +149,12 @@ def measure_as_rank(
         raise typer.BadParameter("ranks meet in a folder that all of them see; name one", param_hint="--out")
     if len(paths) != 1:
         raise typer.BadParameter("by ranks one file or one folder of shards is measured", param_hint="PATH")
+    from fastaniso.distributed.starting import is_first
     from fastaniso.tasks import measure_on_ranks
 
-    first = os.environ["RANK"] == "0"
-    with progress(quiet or not first, last) as report:
+    with progress(quiet or not is_first(), last) as report:
         result = measure_on_ranks(paths[0], out / "tasks", progress=report, **options)
-    if first:
+    if is_first():
         deliver(result, out, json)
 
 

@@ -19,8 +19,20 @@ def launched() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and {"RANK", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
 
 
+def is_first() -> bool:
+    """Whether this process is the one that prints and writes."""
+    return not launched() or os.environ["RANK"] == "0"
+
+
+def own_device(device: str | None) -> str | None:
+    """The GPU of the rank's number on its machine, where one of several ranks is to use "cuda" or what there is."""
+    if not launched() or (device != "cuda" and (device is not None or not torch.cuda.is_available())):
+        return device
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+
+
 @contextmanager
-def joined(device: torch.device | str, *, seconds: float = 300.0) -> Iterator[dist.ProcessGroup | None]:
+def joined(device: torch.device | str, *, seconds: float = 300.0) -> Iterator[Any]:
     """The group of all ranks, left again at the end; each rank's tensors are on ``device``.
 
     Raises:
@@ -47,7 +59,7 @@ def joined(device: torch.device | str, *, seconds: float = 300.0) -> Iterator[di
         world_size=size,
     )
     try:
-        yield None
+        yield dist.group.WORLD
         # Who keeps the store must not leave while others still use it.
         dist.barrier()
     finally:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastaniso.distributed.exchange import gather_json
 from fastaniso.models import Anatomy
 from fastaniso.models.masks import Mask
 from fastaniso.scanning.modalities import ModelBatch
@@ -61,6 +62,20 @@ class Reader:
         self.items += self._batch.items
         first = self._anatomy.stacks[0].prefix
         return sum(mask.kept for (prefix, _), mask in self._masks.items() if prefix == first)
+
+    def gather(self, device: torch.device, group: Any) -> None:
+        """Become what all ranks of a process group have read, site by site; on every rank."""
+        for site, sums in self._sites.items():
+            sums.gather(self._stacks[site].dim, device, group)
+        own = [self.batches, self.items, self._kept, self._dropped]
+        self.batches = self.items = 0
+        self._kept, self._dropped = Counter(), {site: Counter() for site in self._sites}
+        for batches, items, kept, dropped in gather_json(own, group):
+            self.batches += batches
+            self.items += items
+            self._kept.update(kept)
+            for site, counts in dropped.items():
+                self._dropped[site].update(counts)
 
     @property
     def kept(self) -> int:

@@ -6,12 +6,14 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
+from fastaniso.distributed.exchange import agreed
 from fastaniso.models import Anatomy, find_stacks, load_model, tapped
 from fastaniso.models.masks import MaskError
 from fastaniso.planning.plan import plan
@@ -47,6 +49,7 @@ def scan(
     backend: str = "auto",
     invalid: str = "raise",
     memory_limit: int | str | None = None,
+    group: Any = None,
     progress: Report | bool | None = None,
 ) -> ScanResult:
     """Describe the hidden states of a model at every site, exact over all ordered pairs of kept positions.
@@ -83,6 +86,9 @@ def scan(
         backend: "auto", "triton", "cpu" or "reference".
         invalid: "raise" if a state is zero or holds NaN or Inf, "omit" to leave it out and count it.
         memory_limit: ``MemoryError`` before the scan if the states of all sites take more.
+        group: A process group of torch.distributed (``torch.distributed.group.WORLD`` for all): each rank runs its
+            model on every so many-th batch, and all get the result of all, which one process would give up to
+            rounding. Not with ``attention``.
         progress: True for a bar on stderr, or a function that is given a ``Progress`` after each batch.
 
     Raises:
@@ -94,6 +100,8 @@ def scan(
     """
     check_counts(max_length=max_length, chunk_words=chunk_words, batch_size=batch_size)
     check_counts(max_tokens=max_tokens, max_items=max_items)
+    if attention and group is not None:
+        raise ValueError("attention: attentions are not merged over ranks; scan them by one process")
     source = as_data(data, field=field)
     name, network = _model(model, device, dtype)
     modality = open_modality(
@@ -117,11 +125,17 @@ def scan(
             first, stream = _peek(modality)
             anatomy = _anatomy(network, modality, first)
             _check_memory(anatomy, first, gram=gram, backend=backend, memory_limit=memory_limit, network=network)
-            reader = Reader(anatomy, modality.identity, gram=gram, backend=backend, invalid=invalid)
+            rank, size = (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
+            # What a rank has read is named after it, so that no two seem to have read the same rows.
+            identity = modality.identity
+            if group is not None and identity is not None:
+                identity = f"{identity} #{rank}"
+            reader = Reader(anatomy, identity, gram=gram, backend=backend, invalid=invalid)
             heads = AttentionReader(network, anatomy.stacks, backend=backend, invalid=invalid) if attention else None
-            try:
+
+            def read() -> None:
                 with tapped(network, anatomy.stacks, reader.receive), heads.attached() if heads else nullcontext():
-                    for batch in stream:
+                    for batch in islice(stream, rank, None, size):
                         on_device = batch.to(*_place(network, modality))
                         reader.begin(on_device)
                         if heads:
@@ -129,7 +143,14 @@ def scan(
                         network(**on_device.arguments)
                         if heads:
                             heads.check()
-                        meter.step(reader.end(), batch.bytes)
+                        meter.step(reader.end(), batch.bytes * size)
+
+            try:
+                if group is None:
+                    read()
+                else:
+                    agreed(read, group)
+                    reader.gather(_device(network), group)
             except (Exception, KeyboardInterrupt) as error:
                 if not reader.batches:
                     raise

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from fastaniso.accumulator import Accumulator
+from fastaniso.distributed.exchange import gather_json, merge
 from fastaniso.ops import dispatch as ops
 from fastaniso.result import Description
 from fastaniso.rows import as_rows
@@ -40,6 +43,17 @@ class SiteAccumulator:
     def state(self) -> Moments | Gram:
         """The state over all tokens."""
         return self._rows.state
+
+    def gather(self, dim: int, device: torch.device, group: Any) -> None:
+        """Become the sums of all ranks of a process group; on every rank. A rank may have seen nothing."""
+        own = self._rows.state if self._within is not None else self._empty(dim, device)
+        content = self._rows.state_dict()
+        self._rows.load_state_dict({**content, "state": merge(own, group).to_dict()})
+        parts = gather_json(None if self._within is None else self._within.tolist(), group)
+        self._within = torch.tensor([part for part in parts if part], dtype=torch.float64, device=device).sum(0)
+
+    def _empty(self, dim: int, device: torch.device) -> Moments | Gram:
+        return Gram.empty(dim, device) if self._rows.gram else Moments.empty(dim, device)
 
     def describe(self, sequences: int, *, partial: bool = False) -> Description:
         """All statistics, the sequences as groups: within one sequence, and between tokens of two.

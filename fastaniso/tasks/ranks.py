@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from fastaniso.distributed.exchange import agreed
-from fastaniso.distributed.starting import joined
+from fastaniso.distributed.starting import joined, own_device
 from fastaniso.progress import Report
 from fastaniso.scanning.measured import MeasureResult
 from fastaniso.tasks.folding import fold
@@ -31,7 +31,7 @@ def measure_on_ranks(
     """``measure`` by all ranks that torchrun started, every rank with its own device; the same result on each.
 
     Args:
-        data: A file of vectors, or a folder of shards, that all ranks see.
+        data: A file of vectors, or a folder of shards, that all ranks see: a path, or a URL that fsspec opens.
         folder: Where the manifest and the states of tiles are kept; all ranks see it. A job that is killed goes on from
             there, also with another number of ranks.
         device: "cpu", or "cuda" for the GPU of the rank's number on its machine.
@@ -40,8 +40,7 @@ def measure_on_ranks(
         seconds: After so many, ranks that have not started are named in an error.
         options: As for ``plan_tasks``.
     """
-    if str(device) == "cuda":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
+    device = own_device(str(device)) or device
     with joined("cpu", seconds=seconds):
         rank, size = dist.get_rank(), dist.get_world_size()
 
