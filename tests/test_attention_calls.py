@@ -319,3 +319,33 @@ def test_torchs_own_transformer(causal: bool) -> None:
     result = probe.results()
     assert [site.site for site in result.sites] == ["layers.0.self_attn", "layers.1.self_attn"]
     assert_equal(result.sites[0], maps, keep, keep, causal=causal, window=None)
+
+
+def flash_like(module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any) -> Any:
+    """What flash attention is given: no mask of queries × keys, but which keys are no padding, or None for all."""
+    assert mask is None or mask.shape == (query.shape[0], key.shape[2])
+    key, value = (x.repeat_interleave(query.shape[1] // x.shape[1], 1) for x in (key, value))
+    seen = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool).tril()[None, None]
+    seen = seen if mask is None else seen & mask[:, None, None].bool()
+    mixed = nn.functional.scaled_dot_product_attention(query, key, value, seen, scale=options["scaling"])
+    return mixed.transpose(1, 2), None
+
+
+@pytest.mark.parametrize("padded", [True, False])
+def test_masks_of_keys_alone_as_flash_attention_takes_them(padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import AttentionInterface, AttentionMaskInterface
+
+    masks = AttentionMaskInterface._global_mapping
+    monkeypatch.setitem(AttentionInterface._global_mapping, "keys_alone", flash_like)
+    monkeypatch.setitem(masks, "keys_alone", masks["flash_attention_2"])
+    torch.manual_seed(7)
+    family, inputs = FAMILIES["llama"], ids()
+    if not padded:
+        inputs["attention_mask"] = torch.ones_like(inputs["attention_mask"])
+    model = made(family, "keys_alone")
+    with torch.no_grad(), probe_attention(model) as probe:
+        model(**inputs)
+        maps = made(family, "eager")(**inputs, output_attentions=True).attentions
+    keep = inputs["attention_mask"].bool()
+    for site, attention in layers(maps, list(probe.results().sites)):
+        assert_equal(site, attention, keep, keep, causal=True, window=None)
