@@ -6,6 +6,7 @@ import json
 import sys
 import warnings
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,9 @@ def of_rank(rank: int, folder: str) -> None:
     _ = integrations.Watch, integrations.Logger
     heavy = {"transformers", "lightning", "torchmetrics", "wandb", "tensorboard"}
     found: dict[str, Any] = {"imported": sorted(heavy & set(sys.modules))}
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    torch.distributed.init_process_group(
+        *("gloo", f"file://{folder}/store", timedelta(minutes=2)), rank=rank, world_size=2
+    )
     hidden, mask = hidden_and_mask()
     metric = integrations.AnisotropyMetric(6)
     metric.update(hidden[rank::2], mask[rank::2])
