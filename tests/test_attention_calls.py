@@ -11,8 +11,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from fastaniso.scanning.attention_probe import probe_attention
-from fastaniso.scanning.attention_result import AttentionResult
+from fastaniso.scanning.attention.probe import probe_attention
+from fastaniso.scanning.attention.result import AttentionResult
 
 _TOKENS = {"vocab_size": 99, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 # Large weights: attention is far from uniform, so that no map passes for another.

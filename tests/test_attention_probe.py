@@ -11,8 +11,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from fastaniso.models.attention_watch import attention_watched
-from fastaniso.scanning.attention_probe import probe_attention
+from fastaniso.models.attention.watch import attention_watched
+from fastaniso.scanning.attention.probe import probe_attention
 
 _COMMON = {
     "vocab_size": 99,

@@ -14,7 +14,7 @@ from torch import Tensor
 import fastaniso
 from fastaniso.ops import dispatch as ops
 from fastaniso.rows import as_rows
-from fastaniso.scanning.attention_probe import probe_attention
+from fastaniso.scanning.attention.probe import probe_attention
 from fastaniso.state import HeadMoments, StateMismatchError, load_state, save_state
 from fastaniso.statistics.host import InvalidRowsError
 from fastaniso.statistics.queries_keys import describe_queries_keys

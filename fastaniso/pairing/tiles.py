@@ -132,8 +132,9 @@ def visit_neighbors(
     """
     for tile in _tiles(state, blocks, others, source, other_source):
         theirs = source if others is None else other_source
+        mutual = others is None
         # What a tile found is not held while the next one is visited.
-        state = written(state, _find(tile, state.k, backend, precision, source, theirs, mutual=others is None), in_place)
+        state = written(state, _find(tile, state.k, backend, precision, source, theirs, mutual=mutual), in_place)
         yield state
 
 

@@ -1,8 +1,8 @@
 """The main job: read a model's hidden states over data, or vectors from where they are stored, and describe them."""
 
 from fastaniso.progress import Progress
-from fastaniso.scanning.attention_probe import AttentionProbe, probe_attention
-from fastaniso.scanning.attention_result import AttentionResult, AttentionSite
+from fastaniso.scanning.attention.probe import AttentionProbe, probe_attention
+from fastaniso.scanning.attention.result import AttentionResult, AttentionSite
 from fastaniso.scanning.checkpoint import Checkpoint, MeasureInterrupted
 from fastaniso.scanning.measure import measure
 from fastaniso.scanning.measured import MeasureResult

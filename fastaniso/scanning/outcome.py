@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from fastaniso.models import Anatomy
-from fastaniso.scanning.attention import AttentionReader
+from fastaniso.scanning.attention.reader import AttentionReader
 from fastaniso.scanning.modalities import Modality
 from fastaniso.scanning.provenance import model_provenance, versions
 from fastaniso.scanning.reader import Reader

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastaniso.result import Description, json_ready
-from fastaniso.scanning.attention_result import AttentionResult
+from fastaniso.scanning.attention.result import AttentionResult
 from fastaniso.scanning.rank import spearman
 from fastaniso.scanning.saving import save_json, save_pictures
 from fastaniso.state import Gram, Moments
@@ -158,15 +158,20 @@ class ScanResult:
 
         return plot_layers(self)
 
-    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Write ``scan.json``, ``states/SITE.safetensors`` and, where matplotlib is, ``plots/*.png``; their paths."""
+    def save(self, folder: str | os.PathLike[str], *, pictures: bool = True) -> list[Path]:
+        """Write ``scan.json``, ``states/SITE.safetensors`` and, where matplotlib is, ``plots/*.png``; their paths.
+
+        ``pictures=False`` leaves the plots out, which take longest.
+        """
         heads = {} if self.attention is None else self.attention.states
         written = save_json(Path(folder), "scan.json", self.to_json(indent=2), {**self.states, **heads})
-        own = [site for site in self.sites if site.same_as is None]
-        pictures: dict[str, Callable[[], Figure]] = {"layers": self.plot}
-        for site in own:
-            pictures[site.site] = partial(self._plot_site, site)
-        return written + save_pictures(Path(folder) / "plots", pictures)
+        if not pictures:
+            return written
+        plots: dict[str, Callable[[], Figure]] = {"layers": self.plot}
+        for site in self.sites:
+            if site.same_as is None:
+                plots[site.site] = partial(self._plot_site, site)
+        return written + save_pictures(Path(folder) / "plots", plots)
 
     def _plot_site(self, site: SiteResult) -> Figure:
         from fastaniso.report import plot_site

@@ -18,8 +18,8 @@ from fastaniso.models import Anatomy, find_stacks, load_model, tapped
 from fastaniso.models.masks import MaskError
 from fastaniso.planning.plan import plan
 from fastaniso.progress import Meter, Report, reporter
-from fastaniso.scanning.attention import AttentionReader
-from fastaniso.scanning.attention_positions import BatchPositions
+from fastaniso.scanning.attention.positions import BatchPositions
+from fastaniso.scanning.attention.reader import AttentionReader
 from fastaniso.scanning.modalities import Modality, ModelBatch, check_counts, open_modality
 from fastaniso.scanning.outcome import outcome
 from fastaniso.scanning.reader import Reader

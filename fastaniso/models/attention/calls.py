@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fastaniso.models.attention_multi_head import MultiHead
-from fastaniso.models.attention_scores import TracedScores
+from fastaniso.models.attention.multi_head import MultiHead
+from fastaniso.models.attention.scores import TracedScores
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastaniso.models.attention_calls import AttentionCall
+from fastaniso.models.attention.calls import AttentionCall
 
 SEPARATE = (
     ("q_norm", "k_norm"),

@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fastaniso.scanning.attention_result import AttentionResult, AttentionSite
+    from fastaniso.scanning.attention.result import AttentionResult, AttentionSite
 
 _HEAD = (
     ("attention", ""),

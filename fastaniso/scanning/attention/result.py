@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from fastaniso.result import AttentionStatistics, QueriesKeys, json_ready
-from fastaniso.scanning.attention_sums import AttentionSums
+from fastaniso.scanning.attention.sums import AttentionSums
 from fastaniso.state import State
 from fastaniso.statistics.attention import describe_attention
 from fastaniso.statistics.queries_keys import describe_queries_keys
@@ -141,7 +141,7 @@ class AttentionResult:
 
     def __str__(self) -> str:
         """The table that ``print`` shows: a line a site, its heads in short."""
-        from fastaniso.scanning.attention_table import attention_table
+        from fastaniso.scanning.attention.table import attention_table
 
         return attention_table(self)
 

@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from fastaniso.heads import as_heads
-from fastaniso.models.attention_calls import AttentionCall
-from fastaniso.models.attention_masks import MaskReader, MaskReading
-from fastaniso.models.projections import Taken
+from fastaniso.models.attention.calls import AttentionCall
+from fastaniso.models.attention.masks import MaskReader, MaskReading
+from fastaniso.models.attention.projections import Taken
 from fastaniso.ops import dispatch as ops
 from fastaniso.rows import as_rows
 from fastaniso.state import Attention, HeadMoments, State

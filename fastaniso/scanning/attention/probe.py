@@ -10,9 +10,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from fastaniso.scanning.attention import AttentionReader
-from fastaniso.scanning.attention_positions import GivenPositions
-from fastaniso.scanning.attention_result import AttentionResult
+from fastaniso.scanning.attention.positions import GivenPositions
+from fastaniso.scanning.attention.reader import AttentionReader
+from fastaniso.scanning.attention.result import AttentionResult
 
 _GIVEN = {"decoder_attention_mask": "decoder", "attention_mask": "encoder"}
 """Masks that models are called with, and the part of a module's path that says whose positions they are."""

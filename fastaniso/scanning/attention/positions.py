@@ -7,8 +7,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from fastaniso.models.attention_masks import UnreadableMaskError
-from fastaniso.models.attention_names import Place
+from fastaniso.models.attention.masks import UnreadableMaskError
+from fastaniso.models.attention.names import Place
 from fastaniso.models.masks import MaskError
 from fastaniso.models.stacks import Stack
 from fastaniso.scanning.modalities import ModelBatch

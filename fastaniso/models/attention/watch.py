@@ -18,10 +18,10 @@ from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from fastaniso.models.attention_calls import AttentionCall, of_multi_head, of_product, of_scores
-from fastaniso.models.attention_interfaces import interfaces_watched
-from fastaniso.models.attention_multi_head import multi_head
-from fastaniso.models.attention_scores import ScoreTrace
+from fastaniso.models.attention.calls import AttentionCall, of_multi_head, of_product, of_scores
+from fastaniso.models.attention.interfaces import interfaces_watched
+from fastaniso.models.attention.multi_head import multi_head
+from fastaniso.models.attention.scores import ScoreTrace
 
 Receive = Callable[[AttentionCall], None]
 

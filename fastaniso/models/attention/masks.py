@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fastaniso.models.attention_calls import AttentionCall
-from fastaniso.models.attention_scores import BLOCKED
+from fastaniso.models.attention.calls import AttentionCall
+from fastaniso.models.attention.scores import BLOCKED
 
 
 class UnreadableMaskError(ValueError):

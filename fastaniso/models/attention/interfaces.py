@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 
-from fastaniso.models.attention_calls import AttentionCall, of_interface
+from fastaniso.models.attention.calls import AttentionCall, of_interface
 
 
 class Flow(Protocol):

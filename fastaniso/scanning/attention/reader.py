@@ -8,15 +8,15 @@ from typing import Any
 
 from torch import nn
 
-from fastaniso.models.attention_calls import AttentionCall
-from fastaniso.models.attention_masks import UnreadableMaskError
-from fastaniso.models.attention_names import AttentionNames, Place
-from fastaniso.models.attention_watch import attention_watched
-from fastaniso.models.projections import Projections
+from fastaniso.models.attention.calls import AttentionCall
+from fastaniso.models.attention.masks import UnreadableMaskError
+from fastaniso.models.attention.names import AttentionNames, Place
+from fastaniso.models.attention.projections import Projections
+from fastaniso.models.attention.watch import attention_watched
 from fastaniso.models.stacks import Stack
-from fastaniso.scanning.attention_positions import GivenPositions, Positions
-from fastaniso.scanning.attention_result import AttentionResult, AttentionSite
-from fastaniso.scanning.attention_sums import AttentionSums
+from fastaniso.scanning.attention.positions import GivenPositions, Positions
+from fastaniso.scanning.attention.result import AttentionResult, AttentionSite
+from fastaniso.scanning.attention.sums import AttentionSums
 
 
 class AttentionReader:
