@@ -74,7 +74,7 @@ def keep_early(stopped: ScanInterrupted | ScanStoppedError, out: Path | None) ->
     tokens = stopped.result.tokens
     line = f"interrupted after {tokens.kept:,} {tokens.unit}" if interrupted else _one_line(stopped)
     if out is not None:
-        stopped.result.save(out)
+        stopped.result.save(out, pictures=False)  # whoever pressed Ctrl-C is waiting
         done = "without these rows is" if stopped.result.complete else "until then, marked as not complete, is"
         line += f"; what was measured {done} under {out}"
     else:
