@@ -63,13 +63,20 @@ def _orders(n: int) -> NDArray[np.int8]:
 def _student(rho: float, freedom: int) -> float:
     """P(|r| ≥ |ρ|) of density ∝ (1 − r²)^(ν/2 − 1): with r = sin φ ∫ cos^(ν−1) φ, smooth, so small p keep digits."""
     start = math.asin(min(abs(rho), 1.0))
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    nodes, weights = _rule()
     half = (math.pi / 2 - start) / 2
     # From the upper end, where cos φ is small: sin of the distance to it.
     tail = half * float(weights @ np.sin(half * (1 - nodes)) ** (freedom - 1))
     scale = math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
     # No order of n ranks is rarer than one and its reverse of n!.
     return min(1.0, max(2 * tail * scale, 2 / math.factorial(freedom + 2)))
+
+
+@lru_cache
+def _rule() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Gauss and Legendre's nodes and weights on [−1, 1]."""
+    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    return nodes, weights
 
 
 def _centred_ranks(values: list[float]) -> NDArray[np.float64]:
