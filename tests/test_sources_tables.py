@@ -268,7 +268,8 @@ def test_a_data_set_in_the_process_with_its_order(dataset: Any) -> None:
     chosen = open_source(dataset.select(order), column="v")
     check_holds(chosen, ROWS[order])
     assert chosen.fingerprint != source.fingerprint
-    with pytest.raises(TypeError, match=r"expected a datasets.Dataset, .* got IterableDataset"):
-        open_source(dataset.to_iterable_dataset())
+    datasets = pytest.importorskip("datasets")
+    with pytest.raises(TypeError, match=r"expected a datasets.Dataset, .* got DatasetDict; take one split"):
+        open_source(datasets.DatasetDict({"train": dataset}))
     with pytest.raises(ValueError, match="tensor: a data set takes column= instead"):
         open_source(dataset, tensor="v")

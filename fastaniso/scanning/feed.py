@@ -1,11 +1,13 @@
-"""Blocks of a stored source on the device that measures them; a GPU gets the next one while it works on this one."""
+"""Blocks of a stored source on the device that measures them: what takes its time is read while they are measured."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from itertools import accumulate
+from time import perf_counter
 from typing import Any, Protocol
 
 import torch
@@ -16,23 +18,84 @@ from fastaniso.rows import Rows, as_rows
 from fastaniso.sources import Source
 
 
+class Waiting:
+    """Seconds that a measurement waited for rows, and did nothing else."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self.seconds = 0.0
+
+    def until(self, read: Callable[[], Any]) -> Any:
+        """What ``read`` gives, and the time it takes counted."""
+        began = perf_counter()
+        try:
+            return read()
+        finally:
+            self.seconds += perf_counter() - began
+
+
 @contextmanager
-def blocks_on(device: torch.device, source: Source, size: int, *, triangle: bool = False) -> Iterator[Sequence[Block]]:
+def blocks_on(
+    device: torch.device, source: Source, size: int, *, triangle: bool = False, waiting: Waiting | None = None
+) -> Iterator[Sequence[Block]]:
     """The rows of ``source`` in blocks of ``size`` that load on ``device``.
 
-    On the CPU a block is a view of the file, and the system reads ahead. For a GPU the block that is likely to be next
-    (after the last one, in a ``triangle``, that behind the row of tiles) is read into pinned memory and copied by a
-    stream of its own while the kernels work.
+    On the CPU a block of a file here is a view of it, and the system reads ahead. Of a file elsewhere the block that is
+    likely to be next (after the last one, in a ``triangle``, that behind the row of tiles) is read while the kernels
+    work; for a GPU it is read into pinned memory and copied by a stream of its own.
     """
     ranges = [(start, min(start + size, source.count)) for start in range(0, source.count, size)]
-    if device.type != "cuda":
-        yield [_block(*edges, partial(_load, source, device, *edges)) for edges in ranges]
+    with _loads(device, source, ranges, triangle, waiting or Waiting()) as loads:
+        yield [_block(*edges, load) for edges, load in zip(ranges, loads, strict=True)]
+
+
+@contextmanager
+def files_on(
+    device: torch.device, source: Source, size: int, *, waiting: Waiting
+) -> Iterator[Iterator[Iterable[Block]]]:
+    """The same for each part of ``source``, counted from its own first row: no block is of two files."""
+    if source.is_stream:
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="fastaniso-read") as worker:
+            yield iter([_streamed(device, source, size, worker, waiting)])
         return
-    with Ahead(source, ranges, CudaCopies(device), triangle=triangle) as ahead:
-        yield [_block(*edges, partial(ahead.load, number)) for number, edges in enumerate(ranges)]
+    counts = [part.count for part in source.parts]
+    edges = [[(start, min(start + size, count)) for start in range(0, count, size)] for count in counts]
+    firsts = accumulate(counts, initial=0)
+    ranges = [(first + start, first + stop) for first, some in zip(firsts, edges, strict=False) for start, stop in some]
+    with _loads(device, source, ranges, False, waiting) as loads:
+        following = iter(loads)
+        yield ([_block(*each, next(following)) for each in some] for some in edges)
 
 
-def _block(start: int, stop: int, load: Callable[[], Tensor]) -> Block:
+Load = Callable[[], Tensor]
+
+
+@contextmanager
+def _loads(
+    device: torch.device, source: Source, ranges: Sequence[tuple[int, int]], triangle: bool, waiting: Waiting
+) -> Iterator[Sequence[Load]]:
+    """What loads each of ``ranges``."""
+    if device.type != "cuda" and not source.is_remote:
+        yield [partial(waiting.until, partial(_load, source, device, *edges)) for edges in ranges]
+        return
+    copies = CudaCopies(device) if device.type == "cuda" else None
+    with Ahead(source, ranges, copies, triangle=triangle) as ahead:
+        yield [partial(waiting.until, partial(ahead.load, number)) for number in range(len(ranges))]
+
+
+def _streamed(
+    device: torch.device, source: Source, size: int, worker: ThreadPoolExecutor, waiting: Waiting
+) -> Iterator[Block]:
+    """The blocks of a stream as they come, each read while the one before is measured."""
+    blocks = source.blocks(size)
+    following = worker.submit(next, blocks, None)
+    while (found := waiting.until(following.result)) is not None:
+        following = worker.submit(next, blocks, None)
+        start, rows = found
+        yield _block(start, start + rows.count, partial(rows.values[0].to, device))
+
+
+def _block(start: int, stop: int, load: Load) -> Block:
     def rows() -> Rows:
         return as_rows(load())
 
@@ -93,11 +156,12 @@ class CudaCopies:
 class Ahead:
     """Loads blocks and reads the one that is likely to be next, in two buffers that take turns.
 
-    Another block than the likely one costs the time to read it, and nothing else.
+    Another block than the likely one costs the time to read it, and nothing else. Without ``copies`` blocks are handed
+    on as the source reads them, in memory of their own.
     """
 
     def __init__(
-        self, source: Source, ranges: Sequence[tuple[int, int]], copies: Copies, *, triangle: bool = False
+        self, source: Source, ranges: Sequence[tuple[int, int]], copies: Copies | None, *, triangle: bool = False
     ) -> None:
         """Blocks of ``source`` from start to stop of each of ``ranges``."""
         self._source = source
@@ -133,7 +197,8 @@ class Ahead:
         following = self._following(number)
         if following is not None:
             self._next = following, self._worker.submit(self._read, following)
-        self._copies.join(tensor, ticket)
+        if self._copies is not None:
+            self._copies.join(tensor, ticket)
         return tensor
 
     def _following(self, number: int) -> int | None:
@@ -148,6 +213,8 @@ class Ahead:
 
     def _read(self, number: int) -> tuple[Tensor, Any]:
         start, stop = self._ranges[number]
+        if self._copies is None:
+            return self._source.rows(start, stop), None
         if not self._buffers:
             largest = max(stop - start for start, stop in self._ranges)
             source = self._source

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -54,12 +54,14 @@ def measure(
 
     Rows are read a block at a time, once for the description and O(n/block) times for ``pairs`` and for ``neighbors``,
     so they may be larger than memory: it holds one block (two for a tile of pairs, three and two in pinned memory with
-    a GPU) and the states. No code ever runs from a file.
+    a GPU, and one more of files elsewhere, which is read meanwhile) and the states. No code ever runs from a file, and
+    none is copied here. ``provenance["waiting"]`` tells how long rows were waited for.
 
     Args:
         path: ``.npy``, ``.safetensors``, ``.pt`` (``torch.save`` of a tensor or a dict of tensors), ``.parquet`` or
-            ``.arrow``; a folder of shards of one kind, or of a Hugging Face data set; a ``datasets.Dataset``; or
-            several of these. ``[..., d]`` is read as rows of d numbers.
+            ``.arrow``; a folder of shards of one kind, or of a Hugging Face data set; a ``datasets.Dataset``; a URL of
+            a file or folder that fsspec opens, as ``open_source`` says; or several of these. ``[..., d]`` is read as
+            rows of d numbers. A ``datasets.IterableDataset`` is read once: no pairs, no second passes, no ``resume``.
         tensor: Name of the tensor, where a file holds several.
         column: Name of the column of vectors, where a table holds several.
         metrics: Names of metrics for ``result.description.metrics``, as ``describe`` takes them; "all" are those of
@@ -95,6 +97,9 @@ def measure(
     where = torch.device(device)
     kernel = resolve(backend, where)
     source = open_source(path, tensor=tensor, column=column)
+    calls = merged_needs(asked).get(AGAIN, {}).get("calls", ())
+    if source.is_stream:
+        _check_stream(source.name, {"pairs": pairs, "neighbors": neighbors, "metrics": calls, "resume": resume})
     rows_at_once = block_rows or max(BLOCK_BYTES // (source.dim * source.dtype.itemsize), 1)
     rows_of_tile = block_rows or rows_in_block(source.dim, source.dtype, kernel)
     check_memory(
@@ -112,7 +117,7 @@ def measure(
     checkpoint = Checkpoint(
         None if resume is None else Path(resume),
         [part.name for part in source.parts],
-        source.fingerprint,
+        None if source.is_stream else source.fingerprint,
         {**options, "block_rows": [rows_at_once, rows_of_tile]},
     )
     states: dict[str, Any] = {}
@@ -123,7 +128,6 @@ def measure(
             states["pairs"] = passes.pairs(**visit, block_rows=rows_of_tile)
         if neighbors is not None:
             states["neighbors"] = passes.neighbors(k=neighbors, block_rows=rows_of_tile)
-        calls = merged_needs(asked).get(AGAIN, {}).get("calls", ())
         again = passes.again(calls, block_rows=rows_at_once)
     return measured(
         states,
@@ -135,7 +139,18 @@ def measure(
         asked=asked,
         again=again,
         seconds=perf_counter() - began,
+        waiting=passes.waiting.seconds,
     )
+
+
+def _check_stream(name: str, options: Mapping[str, Any]) -> None:
+    """Refuse what reads rows again, or from where it stopped."""
+    asked = [option for option, value in options.items() if value not in (None, False, ())]
+    if asked:
+        raise ValueError(
+            f"{asked[0]}: {name} is a stream, whose rows come once and in order; save it first (to_parquet, or "
+            f"save_to_disk of a Dataset) and measure the files, or leave out {', '.join(asked)}"
+        )
 
 
 def _check_rows(block_rows: int | None) -> None:

@@ -29,11 +29,18 @@ def measured(
     asked: Sequence[Asked] = (),
     again: Mapping[tuple[str, Any], Any] | None = None,
     seconds: float = 0.0,
+    waiting: float | None = None,
 ) -> MeasureResult:
-    """All statistics of ``states`` ("vectors", "pairs", "neighbors") of ``count`` rows of the files ``names``."""
+    """All statistics of ``states`` ("vectors", "pairs", "neighbors") of ``count`` rows of the files ``names``.
+
+    ``waiting`` are those of the ``seconds`` in which rows were waited for.
+    """
     description = describe(states["vectors"], invalid=invalid, asked=asked, passes=again)
     of_rows: dict[str, Any] = {"n": description.n, "dropped": description.dropped}
     nearest: Neighbors | None = states.get("neighbors")
+    made_from = {"dtypes": [str(dtype).removeprefix("torch.")], "device": device, "versions": versions()}
+    if waiting is not None:
+        made_from["waiting"] = {"seconds": waiting, "share": waiting / seconds}
     return MeasureResult(
         data=tuple(names),
         description=description,
@@ -41,7 +48,7 @@ def measured(
         hubness=None if nearest is None else describe_hubness(nearest, count, _kept(nearest), **of_rows),
         neighbors=None if nearest is None else NearestNeighbors(nearest.cosines, nearest.indices),
         seconds=seconds,
-        provenance={"dtypes": [str(dtype).removeprefix("torch.")], "device": device, "versions": versions()},
+        provenance=made_from,
         states=states,
     )
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
@@ -11,12 +12,12 @@ import torch
 
 from fastaniso.functional import passes
 from fastaniso.ops import dispatch as ops
-from fastaniso.pairing.tiles import visit_neighbors, visit_pairs
+from fastaniso.pairing.tiles import Block, visit_neighbors, visit_pairs
 from fastaniso.planning.plan import scatters_of
 from fastaniso.progress import Meter, Report
 from fastaniso.rows import Rows
 from fastaniso.scanning.checkpoint import Checkpoint
-from fastaniso.scanning.feed import blocks_on
+from fastaniso.scanning.feed import Waiting, blocks_on, files_on
 from fastaniso.sources import Source
 from fastaniso.state import Coverage, Gram, Moments, Neighbors, Pairs
 from fastaniso.statistics.host import dropped_rows, to_host
@@ -33,6 +34,7 @@ class Passes:
     device: torch.device
     backend: str
     report: Report | None
+    waiting: Waiting = field(default_factory=Waiting)
 
     def moments(self, *, gram: bool | str, invalid: str, block_rows: int) -> Moments | Gram:
         """One linear pass, file by file: a row that cannot be normalised is named by its place in its file."""
@@ -42,8 +44,8 @@ class Passes:
         state = self.checkpoint.state("vectors", empty).to(self.device)
         seen = sum(stop - start for ranges in state.coverage.ranges.values() for start, stop in ranges)
         meter = Meter(self.report, "measuring", "rows", total=self.source.count, done=seen)
-        for part, name in zip(self.source.parts, self.checkpoint.names, strict=True):
-            with blocks_on(self.device, part, block_rows) as blocks:
+        with files_on(self.device, self.source, block_rows, waiting=self.waiting) as files:
+            for part, name, blocks in zip(self.source.parts, self.checkpoint.names, files, strict=True):
                 for block in blocks:
                     if _holds(state.coverage, name, block.start, block.stop):
                         continue
@@ -52,7 +54,7 @@ class Passes:
                     state = state.merge(one(rows, backend=self.backend, start=block.start, source=name))  # type: ignore[arg-type]  # both of one kind
                     self.checkpoint.keep("vectors", state)
                     meter.step(rows.count)
-            dropped_rows(to_host(state.counts)[0], invalid, name=part.name)
+                dropped_rows(to_host(state.counts)[0], invalid, name=part.name)
         return state
 
     def again(self, calls: Iterable[tuple[str, tuple[tuple[str, Any], ...]]], *, block_rows: int) -> dict[Any, Any]:
@@ -60,7 +62,7 @@ class Passes:
         found = {}
         for call in calls:
             name, options = call
-            rows = _ReadAgain(self.source, self.device, block_rows, Meter(self.report, name, "rows"))
+            rows = _ReadAgain(self.source, self.device, block_rows, Meter(self.report, name, "rows"), self.waiting)
             # A row that equals the mean is no mistake of the caller's.
             found[call] = getattr(passes, name)(rows, **dict(options), backend=self.backend, invalid="omit")
         return found
@@ -71,7 +73,7 @@ class Passes:
         """Every tile of the triangle once."""
         empty = Pairs.empty(self.source.dim, bins=bins, thresholds=thresholds, uniformity_t=uniformity_t)
         state = self.checkpoint.state("pairs", empty).to(self.device)
-        with blocks_on(self.device, self.source, block_rows, triangle=True) as blocks:
+        with self._triangle(block_rows) as blocks:
             grown = visit_pairs(state, blocks, source=self._name, backend=self.backend)
             return self._follow("pairs", state, grown, counted=1)
 
@@ -80,9 +82,12 @@ class Passes:
         dtype = torch.float64 if self.source.dtype == torch.float64 else torch.float32
         empty = Neighbors.empty(self.source.dim, k, 0, self.source.count, dtype=dtype)
         state = self.checkpoint.state("neighbors", empty).to(self.device)
-        with blocks_on(self.device, self.source, block_rows, triangle=True) as blocks:
+        with self._triangle(block_rows) as blocks:
             grown = visit_neighbors(state, blocks, source=self._name, backend=self.backend)
             return self._follow("neighbors", state, grown, counted=2)
+
+    def _triangle(self, block_rows: int) -> AbstractContextManager[Sequence[Block]]:
+        return blocks_on(self.device, self.source, block_rows, triangle=True, waiting=self.waiting)
 
     @property
     def _name(self) -> str:
@@ -107,6 +112,7 @@ class _ReadAgain:
     device: torch.device
     block_rows: int
     meter: Meter
+    waiting: Waiting
 
     @property
     def count(self) -> int:
@@ -121,7 +127,7 @@ class _ReadAgain:
         return self.source.dtype
 
     def blocks(self, size: int) -> Iterator[tuple[int, Rows]]:
-        with blocks_on(self.device, self.source, self.block_rows) as blocks:
+        with blocks_on(self.device, self.source, self.block_rows, waiting=self.waiting) as blocks:
             for block in blocks:
                 rows = block.load()
                 for offset, part in rows.blocks(size):

@@ -5,6 +5,7 @@ from fastaniso.sources.chunks import Chunk, chunks
 from fastaniso.sources.errors import CorruptFileError
 from fastaniso.sources.images import Image, Images, as_images
 from fastaniso.sources.kinds import Batches, Data, as_data, files_as
+from fastaniso.sources.locations import RemotePath, as_location, name_under
 from fastaniso.sources.opening import open_source
 from fastaniso.sources.shards import Shards
 from fastaniso.sources.skips import Skips
@@ -21,6 +22,7 @@ __all__ = [
     "Data",
     "Image",
     "Images",
+    "RemotePath",
     "Shards",
     "Skips",
     "Sounds",
@@ -29,10 +31,12 @@ __all__ = [
     "Texts",
     "as_data",
     "as_images",
+    "as_location",
     "as_sounds",
     "as_texts",
     "batches",
     "chunks",
     "files_as",
+    "name_under",
     "open_source",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fastaniso.rows import as_tensor
 from fastaniso.sources.errors import CorruptFileError
+from fastaniso.sources.locations import RemotePath
 from fastaniso.sources.source import choose
 
 
@@ -84,7 +85,7 @@ class Column:
         return f"{self.place}: row {row} {what}; fill it, or leave such rows out (NaN is a number, null is none)"
 
 
-def damaged(path: Path, kind: str, error: Exception) -> CorruptFileError:
+def damaged(path: Path | RemotePath, kind: str, error: Exception) -> CorruptFileError:
     """What Arrow says of a file that it cannot read, in one line."""
     return CorruptFileError(f"{path}: cannot be read as {kind}: {str(error).partition(chr(10))[0][:200]}")
 

@@ -27,8 +27,8 @@ class DatasetRows(Source):
         place = f"{type(dataset).__name__}"
         if not hasattr(dataset, "with_format") or not hasattr(dataset, "num_rows") or isinstance(dataset, dict):
             raise TypeError(
-                f"path: expected a datasets.Dataset, whose rows can be read in any order, got {place}; "
-                "take one split of a DatasetDict, and save an IterableDataset first"
+                f"path: expected a datasets.Dataset, or an IterableDataset for one linear pass, got {place}; "
+                "take one split of a DatasetDict"
             )
         import_arrow(place)
         self._dataset = dataset.with_format("arrow")

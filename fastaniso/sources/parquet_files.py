@@ -14,6 +14,7 @@ from torch import Tensor
 
 from fastaniso.sources.columns import Column, damaged, import_arrow
 from fastaniso.sources.errors import CorruptFileError
+from fastaniso.sources.locations import RemotePath
 from fastaniso.sources.source import Source, file_fingerprint
 
 BATCH_BYTES = 4 << 20
@@ -24,14 +25,17 @@ class ParquetRows(Source):
     """A column of vectors of a Parquet file.
 
     Blocks in ascending order are decoded once; a block further back or in a later row group begins at its row group.
+    Of a file elsewhere the column of one row group is fetched at a time, as it is stored, and memory is that and the
+    block.
     """
 
-    path: Path
+    path: Path | RemotePath
 
-    def __init__(self, path: Path, column: str | None) -> None:
+    def __init__(self, path: Path | RemotePath, column: str | None) -> None:
         """Find the column and the row groups."""
         self._arrow = import_arrow(str(path))
         self.path = path
+        self.is_remote = isinstance(path, RemotePath)
         try:
             file = self._open()
             self._column = Column(str(path), file.schema_arrow, column)
@@ -93,10 +97,14 @@ class ParquetRows(Source):
     def _open(self) -> Any:
         from pyarrow.parquet import ParquetFile
 
+        if isinstance(self.path, RemotePath):
+            return ParquetFile(self.path.open(), pre_buffer=True)
         # Through a small buffer: else a column of a row group is read whole before its first row is decoded.
         return ParquetFile(self.path, buffer_size=1 << 20, pre_buffer=False)
 
     def _batches(self, file: Any, group: int, size: int) -> Iterator[Any]:
         groups = range(group, file.metadata.num_row_groups)
-        for batch in file.iter_batches(size, row_groups=groups, columns=[self._column.name], use_threads=False):
-            yield batch.column(0)
+        # What is fetched at once are the groups that are named at once.
+        for some in ([one] for one in groups) if self.is_remote else (groups,):
+            for batch in file.iter_batches(size, row_groups=some, columns=[self._column.name], use_threads=False):
+                yield batch.column(0)

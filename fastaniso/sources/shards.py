@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastaniso.sources.locations import RemotePath
 from fastaniso.sources.source import Source
 
 
@@ -20,7 +21,7 @@ class Shards(Source):
     def __init__(self, name: str, parts: Sequence[Source]) -> None:
         """Check that the parts fit together and that none is there twice."""
         first = parts[0]
-        seen: set[tuple[Path | None, str]] = set()
+        seen: set[tuple[Path | RemotePath | None, str]] = set()
         for part in parts:
             if part.dim != first.dim:
                 raise ValueError(
@@ -38,6 +39,7 @@ class Shards(Source):
                 raise ValueError(f"path: {part.name} is there twice: its rows would count twice")
             seen.add(place)
         self.name = name
+        self.is_remote = any(part.is_remote for part in parts)
         self.dim = first.dim
         self.dtype = first.dtype
         self._parts = tuple(parts)
@@ -71,7 +73,7 @@ class Shards(Source):
         return torch.empty(0, self.dim, dtype=self.dtype) if block is None else block
 
 
-def _place(part: Source) -> tuple[Path | None, str]:
+def _place(part: Source) -> tuple[Path | RemotePath | None, str]:
     """The same for the same rows, however their path is spelt."""
     if part.path is None:
         return None, part.name

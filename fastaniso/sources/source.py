@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fastaniso.rows import DTYPES, Rows
+from fastaniso.sources.locations import RemotePath
 
 _READ_BYTES = 16 << 20
 """Read at once where smaller blocks are asked for: formats that decode a piece as a whole decode it once."""
@@ -19,14 +20,18 @@ _READ_BYTES = 16 << 20
 class Source(ABC):
     """``count`` rows of ``dim`` numbers that stay where they are stored and are read a block at a time.
 
-    ``name`` is that of the record: the ``path``, and what of the file it is where the file holds several things.
+    ``name`` is that of the record: the ``path``, and what of the file it is where the file holds several things. Rows
+    that are ``is_remote`` take their time to arrive: a block is read while the one before is measured. What
+    ``is_stream`` gives each block once and in order, and ``count`` is what has come so far.
     """
 
     name: str
-    path: Path | None = None
+    path: Path | RemotePath | None = None
     count: int
     dim: int
     dtype: torch.dtype
+    is_remote: bool = False
+    is_stream: bool = False
 
     @abstractmethod
     def rows(self, start: int, stop: int) -> Tensor:
@@ -61,8 +66,10 @@ class Source(ABC):
         return self.count * self.dim * self.dtype.itemsize
 
 
-def file_fingerprint(path: Path) -> list[Any]:
+def file_fingerprint(path: Path | RemotePath) -> list[Any]:
     """Name, size and time of the last change; not the folder, which may be mounted elsewhere the next day."""
+    if isinstance(path, RemotePath):
+        return path.fingerprint
     status = path.stat()
     return [path.name, status.st_size, status.st_mtime_ns]
 

@@ -17,7 +17,7 @@ import torch
 
 from fastaniso._version import __version__
 from fastaniso.rows import DTYPES
-from fastaniso.sources import Source, open_source
+from fastaniso.sources import RemotePath, Source, open_source
 
 NAME = "manifest.json"
 FORMAT_VERSION = 1
@@ -131,16 +131,19 @@ class Manifest:
             raise ManifestError(f"{path}: damaged ({error!r}); plan it anew") from error
         return manifest
 
-    def open(self, data: Path) -> Source:
+    def open(self, data: Path | RemotePath) -> Source:
         """The rows under ``data``: those that the work was planned for, or an error."""
         root = data.resolve()
         paths = [root / file for file in self.files]
         for file, path in zip(self.files, paths, strict=True):
-            if not path.resolve().is_relative_to(root):
+            if isinstance(path, Path) and not path.resolve().is_relative_to(str(root)):
                 raise ManifestError(f"{file}: leads out of {data}; measure it by a copy that lies in it")
-            if not path.is_file():
+            if isinstance(path, Path) and not path.is_file():
                 raise ManifestError(f"{data} lacks {file}, which was there when the work was planned")
-        source = open_source(paths, tensor=self.tensor, column=self.column)
+        try:
+            source = open_source(paths, tensor=self.tensor, column=self.column)
+        except FileNotFoundError as error:
+            raise ManifestError(f"{data} lacks a file that was there when the work was planned ({error})") from error
         # As JSON gives it back, so that what was stored compares equal.
         fingerprint = json.loads(json.dumps(source.fingerprint))
         now, then = (source.count, source.dim, fingerprint), (self.count, self.dim, self.fingerprint)

@@ -13,12 +13,12 @@ from fastaniso.functional.neighborhood import check_k
 from fastaniso.functional.pairwise import checked_options
 from fastaniso.ops.dispatch import resolve
 from fastaniso.pairing.tiles import rows_in_block
-from fastaniso.sources import open_source
+from fastaniso.sources import RemotePath, as_location, name_under, open_source
 from fastaniso.tasks.manifest import Manifest
 
 
 def plan_tasks(
-    data: str | os.PathLike[str],
+    data: str | os.PathLike[str] | RemotePath,
     folder: str | os.PathLike[str],
     *,
     tensor: str | None = None,
@@ -36,7 +36,7 @@ def plan_tasks(
     """Write a manifest of the rows of all files of ``data`` into ``folder``; nothing is measured yet.
 
     Args:
-        data: A file of vectors, or a folder of shards, as ``measure`` takes them.
+        data: A file of vectors, or a folder of shards, as ``measure`` takes them: a path, or a URL that fsspec opens.
         folder: Where the manifest is written, and where the states of all runs meet.
         tensor: Name of the tensor, where a file holds several.
         column: Name of the column of vectors, where a table holds several.
@@ -57,12 +57,11 @@ def plan_tasks(
     if tiles is not None and (isinstance(tiles, bool) or not isinstance(tiles, int) or tiles < 1):
         raise ValueError(f"tiles: expected a positive int, got {tiles!r}")
     kernel = resolve(backend, torch.device(device))
-    path = Path(data)
-    source = open_source(path, tensor=tensor, column=column)
-    root = data_folder(path)
+    source = open_source(data, tensor=tensor, column=column)
     if any(part.path is None for part in source.parts):
         raise ValueError(f"data: {source.name} is no set of files; save it as files that every process can open")
-    files = tuple(_under(root, part.path) for part in source.parts if part.path is not None)
+    root = data_folder(data)
+    files = tuple(name_under(root, part.path) for part in source.parts if part.path is not None)
     most = rows_in_block(source.dim, source.dtype, kernel)
     manifest = Manifest(
         files=files,
@@ -82,14 +81,10 @@ def plan_tasks(
     return Manifest.read(Path(folder))
 
 
-def data_folder(data: str | os.PathLike[str]) -> Path:
+def data_folder(data: str | os.PathLike[str] | RemotePath) -> Path | RemotePath:
     """The folder that a manifest's names of files are under: the data's own, or that of the file."""
-    path = Path(data)
+    path = as_location(data)
     return path if path.is_dir() else path.parent
-
-
-def _under(root: Path, path: Path) -> str:
-    return path.resolve().relative_to(root.resolve()).as_posix()
 
 
 def _rows_for(tiles: int | None, count: int, *, triangle: bool) -> int:

@@ -13,6 +13,7 @@ import torch
 from fastaniso.ops import dispatch as ops
 from fastaniso.progress import Meter, Report, reporter
 from fastaniso.rows import Rows, as_rows
+from fastaniso.sources import RemotePath, as_location
 from fastaniso.state import State
 from fastaniso.tasks.manifest import Manifest, Tile
 from fastaniso.tasks.store import Store
@@ -20,7 +21,7 @@ from fastaniso.tasks.store import Store
 
 def run_task(
     folder: str | os.PathLike[str],
-    data: str | os.PathLike[str],
+    data: str | os.PathLike[str] | RemotePath,
     *,
     task: tuple[int, int] = (0, 1),
     device: torch.device | str = "cpu",
@@ -34,7 +35,7 @@ def run_task(
 
     Args:
         folder: That of the manifest.
-        data: The folder of the files that the manifest names.
+        data: The folder of the files that the manifest names: a path, or a URL that fsspec opens.
         task: (i, N), 0 ≤ i < N: such as the index of an array job and its size.
         device: Where tiles are measured.
         progress: True for a bar on stderr, or a function that is given a ``Progress`` after each tile.
@@ -47,7 +48,7 @@ def run_task(
         raise ValueError(f"task: expected (i, N) with 0 ≤ i < N, got {task}")
     folder, where = Path(folder), torch.device(device)
     manifest = Manifest.read(folder)
-    source = manifest.open(Path(data))
+    source = manifest.open(as_location(data))
     if ops.resolve(manifest.backend, where) != manifest.backend:
         raise ValueError(f"device: the manifest is of the {manifest.backend} kernel, which does not run on {where}")
     store = Store(folder, manifest)
