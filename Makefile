@@ -51,6 +51,7 @@ test-neon: $(VENV)/.ready  ## the C++ tests for aarch64 under emulation; needs a
 	$(BIN)/cmake --build build/neon -j
 	qemu-aarch64 -L /usr/aarch64-linux-gnu build/neon/test_kernels
 	qemu-aarch64 -L /usr/aarch64-linux-gnu build/neon/test_pairs
+	qemu-aarch64 -L /usr/aarch64-linux-gnu build/neon/test_attention
 
 package: $(VENV)/.ready  ## sdist and wheel, and a smoke test of the wheel in an empty environment
 	rm -rf dist build/smoke
