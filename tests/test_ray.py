@@ -206,6 +206,10 @@ def test_what_goes_wrong_with_data_sets(over_ray: ModuleType) -> None:
             over_ray.measure_dataset(of(column), "vectors")
     with pytest.raises(ValueError, match="expected tensors of one axis"):
         over_ray.measure_dataset(ray.data.from_numpy(np.ones((5, 2, 3), np.float32)), "data")
+    # Refused before anything runs, and where only a worker can tell.
+    for ds in (of(lists), of(lists).map_batches(lambda batch: batch)):
+        with pytest.raises(ValueError, match="the data set has no 'embedding'; expected one of vectors"):
+            over_ray.measure_dataset(ds, "embedding")
     with pytest.raises(ValueError, match="gram: expected"):
         over_ray.measure_dataset(of(lists), "vectors", gram="all")
 

@@ -7,7 +7,7 @@ numbers and the caller's rows, and states as bytes of safetensors; fastaniso has
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import reduce
 from pathlib import Path
@@ -149,7 +149,12 @@ def measure_dataset(
     check_invalid_option(invalid)
     Accumulator(gram=gram, backend=backend)  # refuses options here, not on a worker
     device = "cuda" if num_gpus else "cpu"
-    measured = ds.select_columns([column]).map_batches(
+    schema = ds.schema(fetch_if_missing=False)
+    if schema is not None:
+        # Known beforehand, as of Parquet: then nothing else need be read.
+        _check_column(column, schema.names)
+        ds = ds.select_columns([column])
+    measured = ds.map_batches(
         _measured,
         fn_kwargs={"column": column, "gram": gram, "backend": backend, "device": device},
         batch_format="pyarrow",
@@ -177,6 +182,11 @@ def measure_dataset(
 def _check_cluster() -> None:
     if not ray.is_initialized():
         raise RuntimeError("Ray is not initialised: call ray.init() first, which starts a cluster or joins one")
+
+
+def _check_column(column: str, names: Sequence[str]) -> None:
+    if column not in names:
+        raise ValueError(f"column: the data set has no {column!r}; expected one of {', '.join(names)}")
 
 
 def _room(num_cpus: float, num_gpus: float, resources: Mapping[str, float] | None) -> int:
@@ -209,10 +219,13 @@ def _in_order(ds: ray.data.Dataset) -> list[Any]:
 
 def _measured(table: Any, *, column: str, gram: bool | str, backend: str, device: str) -> Any:
     """The state of a batch of rows, in a table of one row; of none if there are none."""
+    if not table.num_rows:
+        return _table([])
+    _check_column(column, table.column_names)
     accumulator = Accumulator(gram=gram, backend=backend)
     for rows in _vectors(table, column):
         accumulator.update(rows.to(device))
-    return _table([accumulator.state] if table.num_rows else [])
+    return _table([accumulator.state])
 
 
 def _vectors(table: Any, column: str) -> Iterator[Tensor]:
