@@ -290,6 +290,15 @@ def test_a_file_that_shrinks_while_it_is_read(memory: Place) -> None:
         source.rows(100, 110)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_vanishes_is_not_called_damaged(memory: Place, kind: str) -> None:
+    memory.put(f"a.{kind}", KINDS[kind](ROWS))
+    source = open_source(f"{memory.url}/a.{kind}")
+    memory.remove(f"a.{kind}")
+    with pytest.raises(FileNotFoundError):
+        source.rows(0, 10)
+
+
 def test_a_server_without_ranges_is_told(http: tuple[Path, str]) -> None:
     folder, url = http
     (folder / "whole.npy").write_bytes(npy(ROWS))

@@ -20,6 +20,9 @@ from fastaniso.sources.source import Source, file_fingerprint
 BATCH_BYTES = 4 << 20
 """Bytes of rows decoded at once."""
 
+_NOT_THERE = (FileNotFoundError, PermissionError, ConnectionError, TimeoutError)
+"""Of the errors of reading, those that say nothing about what is in the file."""
+
 
 class ParquetRows(Source):
     """A column of vectors of a Parquet file.
@@ -43,6 +46,8 @@ class ParquetRows(Source):
             self._starts = list(accumulate(groups, initial=0))
             first = next(self._batches(file, 0, 1), None) if self._column.dim is None else None
             self.dim = self._column.dim_of(first)
+        except _NOT_THERE:
+            raise
         except (self._arrow.ArrowException, OSError, UnicodeDecodeError) as error:
             raise damaged(path, "Parquet", error) from error
         self.name = self._column.place
@@ -72,6 +77,8 @@ class ParquetRows(Source):
                     piece = array.slice(start + filled - at, len(block) - filled)
                     block[filled : filled + len(piece)] = self._column.rows(piece, start + filled)
                     filled += len(piece)
+            except _NOT_THERE:
+                raise
             except (self._arrow.ArrowException, OSError, UnicodeDecodeError) as error:
                 raise damaged(self.path, "Parquet", error) from error
         return block

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -53,20 +54,43 @@ def run_task(
         raise ValueError(f"device: the manifest is of the {manifest.backend} kernel, which does not run on {where}")
     store = Store(folder, manifest)
 
-    # A row of tiles shares its first block; the last other block is the next tile's first, or nothing.
-    @lru_cache(maxsize=2)
     def block(number: int) -> Rows:
         return as_rows(source.rows(*manifest.rows_of(number)).to(where))
 
     every = manifest.tiles
     mine = every[len(every) * share // shares : len(every) * (share + 1) // shares]
     left = [tile for tile in mine if not store.has(tile)]
-    with reporter(progress) as report:
+    with reporter(progress) as report, _Ahead(block) as ahead:
         meter = Meter(report, "tiles", "tiles", total=len(mine), done=len(mine) - len(left))
-        for tile in left:
-            store.save(tile, _measure(tile, manifest, block))
+        for tile, following in zip_longest(left, left[1:]):
+            ahead.need([each for each in (tile, following) if each is not None])
+            store.save(tile, _measure(tile, manifest, ahead.block))
             meter.step(1)
     return len(left)
+
+
+class _Ahead:
+    """The blocks of the tile under way, and those of the next one, which are read meanwhile: mostly one more."""
+
+    def __init__(self, read: Callable[[int], Rows]) -> None:
+        self._read = read
+        self._held: dict[int, Future[Rows]] = {}
+        # One worker: a source is never asked by two threads.
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="fastaniso-read")
+
+    def __enter__(self) -> _Ahead:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._worker.shutdown(wait=True, cancel_futures=True)
+
+    def need(self, tiles: Sequence[Tile]) -> None:
+        """Read the blocks of ``tiles`` that are not held, in their order, and let go of all others."""
+        wanted = dict.fromkeys(number for tile in tiles for number in (tile.row, tile.other))
+        self._held = {number: self._held.get(number) or self._worker.submit(self._read, number) for number in wanted}
+
+    def block(self, number: int) -> Rows:
+        return self._held[number].result()
 
 
 def _measure(tile: Tile, manifest: Manifest, block: Callable[[int], Rows]) -> tuple[State, ...]:
