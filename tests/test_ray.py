@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -34,15 +35,15 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def over_ray() -> Iterator[ModuleType]:
     """``fastaniso.distributed.ray`` on a cluster of two cores of this machine."""
-    # Ray would write a token of its own into the home folder.
-    os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'fastaniso[ray]'")
-    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 << 20, log_to_driver=False)
-    import fastaniso.distributed.ray
+    with pytest.MonkeyPatch.context() as patch:
+        # Ray would write a token of its own into the home folder.
+        patch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+        ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 << 20, log_to_driver=False)
+        import fastaniso.distributed.ray
 
-    yield fastaniso.distributed.ray
-    ray.shutdown()
+        yield fastaniso.distributed.ray
+        ray.shutdown()
 
 
 @pytest.fixture
@@ -124,6 +125,46 @@ def test_a_worker_killed_in_the_middle(over_ray: ModuleType, data: Path, retries
         left = 860 - len(list((folder / "tiles").glob("[!.]*")))
         assert over_ray.run(folder, data) == left
     assert 20 <= killer.there < 860  # type: ignore[attr-defined]
+    assert same_bits(fold(folder), undisturbed(data, 800))
+
+
+NODE_LOST = """
+import sys, threading
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+import fastaniso.distributed.ray
+
+folder, data = Path(sys.argv[1]), Path(sys.argv[2])
+memory = {"object_store_memory": 80 << 20}
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False, **memory})
+lost, _ = (cluster.add_node(num_cpus=1, **memory) for _ in range(2))
+ray.init(address=cluster.address, log_to_driver=False)
+
+def kill():
+    while len(list((folder / "tiles").glob("[!.]*"))) < 20:
+        pass
+    cluster.remove_node(lost, allow_graceful=False)
+    print("lost at", len(list((folder / "tiles").glob("[!.]*"))))
+
+killer = threading.Thread(target=kill)
+killer.start()
+print("done", fastaniso.distributed.ray.run(folder, data, num_tasks=2))
+killer.join()
+print("alive", sum(node["Alive"] for node in ray.nodes()))
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+def test_a_node_lost_in_the_middle(over_ray: ModuleType, data: Path) -> None:
+    folder = planned(data, "run", 800)
+    # In a process of its own, which has no other cluster.
+    arguments = [sys.executable, "-c", NODE_LOST, str(folder), str(data)]
+    told = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
+    found = {name: int(number) for name, number in re.findall(r"^(lost at|done|alive) (\d+)$", told, re.MULTILINE)}
+    assert 20 <= found["lost at"] < 860
+    assert (found["done"], found["alive"]) == (860, 2)
     assert same_bits(fold(folder), undisturbed(data, 800))
 
 
