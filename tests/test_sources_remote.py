@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import subprocess
 import sys
 import threading
@@ -19,8 +20,10 @@ import pytest
 import torch
 from safetensors.torch import save
 from torch import Tensor
+from typer.testing import CliRunner
 
 import fastaniso
+from fastaniso.cli import app
 from fastaniso.scanning.feed import Waiting, files_on
 from fastaniso.sources import CorruptFileError, RemotePath, Shards, Source, as_location, open_source
 from fastaniso.tasks import ManifestError, fold, plan_tasks, run_task
@@ -481,3 +484,28 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     with pytest.raises(ModuleNotFoundError, match=r"needs fsspec: pip install 'fastaniso\[remote\]'"):
         open_source("s3://bucket/a.npy")
+
+
+def test_the_command_line_takes_urls(memory: Place, tmp_path: Path) -> None:
+    def command(*arguments: object) -> Any:
+        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+    memory.put("a.npy", npy(ROWS))
+    measured = command("measure", f"{memory.url}/", "--json", "-q")
+    assert measured.exit_code == 0, measured.stderr
+    found = json.loads(measured.stdout)
+    assert found["n"] == 110
+    assert found["made_from"]["waiting"]["share"] < 1
+    told = command("plan", f"{memory.url}/a.npy", "--out", tmp_path / "run")
+    assert told.exit_code == 0, told.stderr
+    assert "--data memory:///vectors --task" in told.stdout
+    done = command("run", tmp_path / "run", "--data", memory.url, "-q")
+    assert done.exit_code == 0, done.stderr
+    merged = command("merge", tmp_path / "run", "--json")
+    assert json.loads(merged.stdout)["mean_cosine"] == found["mean_cosine"]
+    missing = command("measure", f"{memory.url}/none.npy", "-q")
+    assert missing.exit_code == 1
+    assert "there is no file 'memory:///vectors/none.npy'" in missing.stderr
+    nowhere = command("measure", tmp_path / "none.npy")
+    assert nowhere.exit_code == 2
+    assert "does not exist" in nowhere.stderr

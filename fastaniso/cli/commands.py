@@ -24,6 +24,7 @@ from fastaniso.cli.options import (
     OmitOption,
     OutOption,
     QuietOption,
+    place,
 )
 
 _EXIT_CODES = (
@@ -158,11 +159,12 @@ def scan(
 @app.command(epilog=_EXIT_CODES)
 def measure(
     paths: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
             metavar="PATH",
-            exists=True,
-            help=".npy, .safetensors, .pt, .parquet, .arrow; a folder of shards, or of a Hugging Face data set.",
+            parser=place,
+            help=".npy, .safetensors, .pt, .parquet, .arrow; a folder of shards, or of a Hugging Face data set; or "
+            "their URL, such as s3://bucket/vectors/.",
         ),
     ],
     tensor: Annotated[str | None, typer.Option(help="Name of the tensor, where a file holds several.")] = None,

@@ -28,6 +28,13 @@ class Backend(StrEnum):
     reference = "reference"
 
 
+def place(value: str) -> str:
+    """A file or folder that is there, or a URL, which is asked for when it is opened."""
+    if "://" not in value and not Path(value).exists():
+        raise typer.BadParameter(f"Path {value!r} does not exist.")
+    return value
+
+
 GramOption = Annotated[
     bool, typer.Option(help="Also the std of the cosine and the spectral scores (O(d²) memory a site).")
 ]

@@ -25,6 +25,7 @@ from fastaniso.cli.options import (
     OmitOption,
     OutOption,
     QuietOption,
+    place,
 )
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The folder of th
 
 def plan(
     data: Annotated[
-        Path, typer.Argument(metavar="DATA", exists=True, help="A file of vectors, or a folder of shards.")
+        str, typer.Argument(metavar="DATA", parser=place, help="A file of vectors, or a folder of shards; or its URL.")
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", file_okay=False, help="Where the manifest is written.")],
     tensor: Annotated[str | None, typer.Option(help="Name of the tensor, where a file holds several.")] = None,
@@ -60,6 +61,7 @@ def plan(
     """Cut a measurement of stored vectors into tiles that any number of processes do; nothing is measured yet."""
     with reported(debug):
         from fastaniso.tasks import plan_tasks
+        from fastaniso.tasks.planning import data_folder
 
         manifest = plan_tasks(
             data,
@@ -78,7 +80,7 @@ def plan(
         )
         print(
             f"{manifest.count:,} rows of {manifest.dim} in {manifest.blocks:,} blocks: {len(manifest.tiles):,} tiles\n"
-            f"next, for i from 0 to N−1: fastaniso run {out} --data {data if data.is_dir() else data.parent} --task i/N"
+            f"next, for i from 0 to N−1: fastaniso run {out} --data {data_folder(data)} --task i/N"
             f"\nthen: fastaniso merge {out}"
         )
 
@@ -86,7 +88,7 @@ def plan(
 def run(
     folder: Folder,
     data: Annotated[
-        Path, typer.Option(metavar="DIR", exists=True, file_okay=False, help="The folder of the files planned for.")
+        str, typer.Option(metavar="DIR", parser=place, help="The folder of the files planned for, or its URL.")
     ],
     task: Annotated[
         str | None,
@@ -142,7 +144,7 @@ def merge(
 
 
 def measure_as_rank(
-    paths: list[Path], out: Path | None, options: dict[str, Any], *, json: bool, quiet: bool, last: list[Progress]
+    paths: list[str], out: Path | None, options: dict[str, Any], *, json: bool, quiet: bool, last: list[Progress]
 ) -> None:
     """``fastaniso measure`` as one of the processes that torchrun started; the first one prints and writes."""
     if out is None:
