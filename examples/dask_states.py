@@ -15,7 +15,6 @@ import dask.array as da
 import numpy as np
 
 import fastaniso
-from fastaniso.statistics.describe import describe as described
 
 MERGED_AT_ONCE = 8
 
@@ -51,7 +50,7 @@ def main() -> None:
     """20,000 vectors in twenty blocks, by Dask in two processes and by one call."""
     rows = np.random.default_rng(0).standard_normal((20_000, 64), np.float32) + np.float32(0.3)
     state = fastaniso.bytes_to_state(reduced(da.from_array(rows, chunks=(1000, 32))))
-    compare("Dask", described(state), fastaniso.describe(rows))
+    compare("Dask", fastaniso.describe_state(state), fastaniso.describe(rows))
 
 
 def compare(name: str, found: fastaniso.Description, expected: fastaniso.Description) -> None:

@@ -22,7 +22,6 @@ import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
 import fastaniso
-from fastaniso.statistics.describe import describe as described
 
 
 def states(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -68,7 +67,7 @@ def main() -> None:
         parts = frame.mapInArrow(states, "state binary").rdd.map(lambda row: bytes(row.state))
         state = fastaniso.bytes_to_state(parts.treeReduce(merged))
     spark.stop()
-    compare("Spark", described(state), fastaniso.describe(rows))
+    compare("Spark", fastaniso.describe_state(state), fastaniso.describe(rows))
 
 
 def compare(name: str, found: fastaniso.Description, expected: fastaniso.Description) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 from fastaniso._version import __version__
 from fastaniso.accumulator import Accumulator
 from fastaniso.functional.attention import attention
-from fastaniso.functional.describing import describe
+from fastaniso.functional.describing import describe, describe_state
 from fastaniso.functional.grouped import group_pairs
 from fastaniso.functional.intervals import mean_cosine_interval, subsample_curve
 from fastaniso.functional.lidar import lidar
@@ -139,6 +139,7 @@ __all__ = [
     "cosine_std",
     "cosine_to_mean",
     "describe",
+    "describe_state",
     "dimension_contributions",
     "distributed",
     "drift",

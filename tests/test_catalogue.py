@@ -296,3 +296,17 @@ def test_the_page_of_metrics_is_current() -> None:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert module.PAGE.read_text(encoding="utf-8") == module.page(), "run python docs/metrics.py"
+
+
+def test_a_state_is_described_as_its_rows_are() -> None:
+    x = torch.randn(200, 8, generator=torch.Generator().manual_seed(9)) + 0.5
+    gram = fastaniso.Accumulator(gram=True).update(x).state
+    found = fastaniso.describe_state(gram, metrics=["rankme", "self_clustering"])
+    expected = fastaniso.describe(x, metrics=["rankme", "self_clustering"])
+    assert found.metrics == expected.metrics
+    assert found.mean_cosine == expected.mean_cosine
+    assert {"isoscore", "cosine_std"} <= set(fastaniso.describe_state(gram, metrics="all").metrics)
+    linear = fastaniso.Accumulator().update(x).state
+    assert "isoscore" not in fastaniso.describe_state(linear, metrics="all").metrics
+    with pytest.raises(ValueError, match="'rankme' needs raw scatter, which this state does not have"):
+        fastaniso.describe_state(linear, metrics=["rankme"])

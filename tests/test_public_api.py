@@ -62,6 +62,7 @@ PUBLIC = {
     "cosine_std",
     "cosine_to_mean",
     "describe",
+    "describe_state",
     "dimension_contributions",
     "distributed",
     "drift",

@@ -13,6 +13,7 @@ from fastaniso.pairing.sets import as_sets, numbered
 from fastaniso.progress import Report
 from fastaniso.result import Description
 from fastaniso.rows import as_rows
+from fastaniso.state import Gram, GroupMoments, Moments
 from fastaniso.statistics.catalogue import Asked, asked_for, merged_needs
 from fastaniso.statistics.describe import describe as described
 from fastaniso.statistics.metric import AGAIN, GROUPS, NEIGHBORS, PAIRS, RAW, UNIT
@@ -57,6 +58,18 @@ def describe(
     accumulator.update(hidden, mask, ids)
     beside = _more_passes(hidden, asked, mask, backend, invalid, memory_limit, progress)
     return described(accumulator.state, accumulator.group_moments, invalid=invalid, asked=asked, **beside)
+
+
+def describe_state(
+    state: Moments | Gram, groups: GroupMoments | None = None, *, metrics: Any = None, invalid: str = "raise"
+) -> Description:
+    """What ``describe`` says, of a state: one that was loaded, or merged of what others sent; ``groups`` of its rows.
+
+    ``metrics`` as for ``describe``, "all" those that the state can give.
+    """
+    able = {name for name, part in ((RAW, "scatter"), (UNIT, "unit_scatter")) if getattr(state, part, None) is not None}
+    asked = asked_for(metrics, able if groups is None else {*able, GROUPS}, who="this state")
+    return described(state, groups, invalid=invalid, asked=asked)
 
 
 def _more_passes(

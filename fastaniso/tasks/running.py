@@ -32,7 +32,7 @@ def run_task(
 
     Each tile's state is written whole as soon as it is there, so that a process that is killed loses one tile at most,
     and whoever comes next, with any N, does what is left. Shares of one N are disjoint; two processes that do one tile
-    write the same bits.
+    write the same state.
 
     Args:
         folder: That of the manifest.

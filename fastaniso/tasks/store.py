@@ -41,7 +41,7 @@ class Store:
         return all(self.path(name).is_file() for name in tile.files)
 
     def save(self, tile: Tile, states: tuple[State, ...]) -> None:
-        """By atomic rename: two processes that do one tile write the same bits."""
+        """By atomic rename: two processes that do one tile write the same state."""
         for name, state in zip(tile.files, states, strict=True):
             save_state(state, self.path(name))
 
