@@ -310,7 +310,7 @@ def test_a_server_without_ranges_is_told(http: tuple[Path, str]) -> None:
         source.rows(10, 20)
 
 
-def test_neither_passwords_nor_signatures_are_written_into_results(http: tuple[Path, str]) -> None:
+def test_neither_passwords_nor_signatures_are_written_into_results(http: tuple[Path, str], tmp_path: Path) -> None:
     folder, url = http
     (folder / "a.npy").write_bytes(npy(ROWS))
     source = open_source(f"{url}/a.npy?signature=secret")
@@ -319,6 +319,10 @@ def test_neither_passwords_nor_signatures_are_written_into_results(http: tuple[P
     with pytest.raises(FileNotFoundError) as error:
         open_source(f"{url}/none.npy?signature=secret")
     assert "secret" not in str(error.value)
+    # Neither into a manifest, where they would be part of the name of the file.
+    with pytest.raises(ValueError, match="is no plain name of a file in"):
+        plan_tasks(f"{url}/a.npy?signature=secret", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_manifest_reaches_nothing_outside_its_folder(memory: Place, http: tuple[Path, str]) -> None:
@@ -404,6 +408,14 @@ def test_reading_overlaps_measuring() -> None:
         shares[remote] = found.provenance["waiting"]["seconds"] / source.slept
     assert shares[True] < 0.5
     assert shares[False] > 0.9
+
+
+def test_a_limit_of_memory_counts_the_block_that_is_read_meanwhile() -> None:
+    rows = 10**6  # a block of 16 MB
+    options: dict[str, Any] = {"gram": False, "block_rows": rows, "memory_limit": "30 MB"}
+    assert fastaniso.measure(Endless(rows, 4, remote=False), **options).description.n == rows
+    with pytest.raises(MemoryError, match="MB"):
+        fastaniso.measure(Endless(rows, 4), **options)
 
 
 def test_the_next_file_is_read_while_the_last_block_of_one_is_measured() -> None:

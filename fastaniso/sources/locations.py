@@ -127,7 +127,7 @@ class RemotePath:
 
     def read(self, start: int, length: int) -> bytes:
         """Bytes from ``start``; fewer where the file ends."""
-        return bytes(self._system.cat_file(self._path, start=start, end=start + length))
+        return bytes(self._system.cat_file(self._path, start=start, end=start + length)) if length else b""
 
     def read_several(self, edges: list[tuple[int, int]]) -> list[bytes]:
         """Several ranges, start and end of each: together where the file system can."""
@@ -170,9 +170,10 @@ def as_location(path: str | os.PathLike[str] | RemotePath) -> Path | RemotePath:
 
 
 def name_under(folder: Path | RemotePath, path: Path | RemotePath) -> str:
-    """What a file in ``folder`` is called from there."""
+    """What a file in ``folder`` is called from there; ``ValueError`` for a name that cannot be given again."""
     if isinstance(folder, RemotePath) and isinstance(path, RemotePath):
-        return path.relative_to(folder).as_posix()
+        name = path.relative_to(folder).as_posix()
+        return (folder / name).relative_to(folder).as_posix()
     return Path(str(path)).resolve().relative_to(Path(str(folder)).resolve()).as_posix()
 
 
