@@ -63,7 +63,7 @@ def test_scan_prints_a_table_and_writes_a_folder(run: Any, model: Path, text: Pa
         assert name in stdout
     assert f"under {out}" in stderr
     assert (out / "scan.json").exists()
-    assert len(list((out / "states").iterdir())) == 4
+    assert len(list((out / "states").iterdir())) == 2 * 4  # of all tokens, and of groups of sequences
     assert len(list((out / "plots").iterdir())) == 5
 
 

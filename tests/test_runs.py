@@ -16,7 +16,7 @@ import fastaniso
 from fastaniso import cli
 from fastaniso.runs import Run, compare, load_run
 from fastaniso.runs.attention import attentions_of, head_convention, head_label, head_names
-from fastaniso.state import CorruptStateError
+from fastaniso.state import CorruptStateError, load_state
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,29 @@ def test_other_words_through_one_model_are_within_the_noise(bert: Path, other_wo
     assert comparison.beyond == ()
     for change in noisy:
         of_rows, likely, most = change.noise or (0.0, 0.0, 0.0)
-        assert 0 < of_rows <= likely <= most
+        assert 0 < likely <= most
+        if change.metric == "mean_cosine":
+            # The jackknife's: sequences may be more alike than their rows are.
+            assert likely == most
+        else:
+            assert 0 < of_rows <= likely
+
+
+def test_the_noise_of_a_mean_cosine_is_that_of_a_jackknife_over_sequences(bert: Path) -> None:
+    run = load_run(bert)
+    for site in run.sites:
+        gram = load_state(bert / "states" / f"{site.site}.safetensors")
+        groups = load_state(bert / "states" / f"{site.site}.groups.safetensors")
+        # By hand: each group left out in turn.
+        kept = [g for g in range(groups.groups) if groups.counts[g] > 0]
+        left = []
+        for g in kept:
+            unit_sum, n = gram.sums[2] - groups.unit_sum[g], int(gram.counts[0] - groups.counts[g])
+            squares = gram.totals[4] - groups.unit_squared[g]
+            left.append(float((unit_sum.dot(unit_sum) - squares) / (n * (n - 1))))
+        mean = sum(left) / len(left)
+        error = ((len(left) - 1) / len(left) * sum((value - mean) ** 2 for value in left)) ** 0.5
+        assert site.noise["mean_cosine"].likely == pytest.approx(error, rel=1e-5)
 
 
 def test_another_model_is_beyond_the_noise(bert: Path, gpt2: Path) -> None:

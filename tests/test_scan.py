@@ -65,6 +65,22 @@ def test_every_site_agrees_with_states_kept_whole(backend: str) -> None:
         assert result[name].across_sequences == pytest.approx(expected.between_groups, **close)
 
 
+@pytest.mark.parametrize("batch_size", [1, 3, 200])
+def test_sequences_are_dealt_out_to_groups_in_turn(batch_size: int) -> None:
+    """The sums of every so many-th sequence, from which the noise of a mean cosine follows."""
+    texts = [tiny.words(4 + n % 9, seed=n) for n in range(150)]
+    result = fastaniso.scan(tiny.model("bert"), texts, tokenizer=tiny.tokenizer(), max_length=16, batch_size=batch_size)
+    groups, state = result.states["block.1.groups"], result.states["block.1"]
+    assert int(groups.counts.sum()) == int(state.counts[0])
+    assert int((groups.counts > 0).sum()) == 64
+    torch.testing.assert_close(groups.unit_sum.sum(0), state.sums[2], rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(groups.unit_squared.sum(), state.totals[4], rtol=1e-6, atol=1e-6)
+    if batch_size == 1:
+        # In the order of the batches the n-th sequence is in group n mod 64.
+        first = fastaniso.scan(tiny.model("bert"), texts[:64], tokenizer=tiny.tokenizer(), max_length=16, batch_size=1)
+        assert (first.states["embedding.groups"].counts > 0).all()
+
+
 @pytest.mark.parametrize("family", ["bert", "llama", "t5"])
 def test_figures_do_not_depend_on_the_batch_size(family: str) -> None:
     one, many = scan(family, batch_size=1), scan(family, batch_size=7)

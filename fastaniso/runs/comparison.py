@@ -27,8 +27,8 @@ CONVENTIONS = {
     "heads": "mean over the heads of an attention",
     "noise": "half width of the 95 % interval of a change between two runs of nothing but other data, "
     "1.96 sqrt(SE_a^2 + SE_b^2): if every row were an independent draw; likely, if sequences are, of one size, and "
-    "explain the same share of the variance in every direction; at most, as the sums kept allow. One change in twenty "
-    "may be beyond by chance alone",
+    "explain the same share of the variance in every direction; at most, as the sums kept allow. Of the mean cosine of "
+    "a scan both are the jackknife's over 64 groups of sequences. One change in twenty may be beyond by chance alone",
     BEYOND: "|change| is above the most the noise can be",
     LIKELY: "|change| is above what the noise likely is, and not above the most",
     WITHIN: "|change| is no more than the noise likely is",

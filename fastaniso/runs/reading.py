@@ -14,12 +14,14 @@ from fastaniso.runs.attention import attentions_of
 from fastaniso.runs.run import Noise, Run, RunSite
 from fastaniso.scanning.result import prefix_of
 from fastaniso.scanning.saving import state_path
-from fastaniso.state import CorruptStateError, Gram, Moments, Pairs, load_state
+from fastaniso.state import CorruptStateError, Gram, GroupMoments, Moments, Pairs, load_state
+from fastaniso.statistics import jackknife
 from fastaniso.statistics.catalogue import asked_for
 from fastaniso.statistics.describe import describe
 from fastaniso.statistics.metric import RAW, UNIT
 from fastaniso.statistics.noise import standard_errors
 from fastaniso.statistics.pairs import pair_statistics
+from fastaniso.statistics.words import some_groups
 
 FILES = {"scan": "scan.json", "measure": "measure.json"}
 FORMAT_VERSION = 1
@@ -130,6 +132,8 @@ def _site(
         eigenvalues = told.eigenvalues
     if isinstance(state, Gram) and _has_both_scatters(state):
         noise = _noise(state, values, sizes)
+        if "mean_cosine" in noise and (error := _jackknife(folder, content["site"], state.moments)) is not None:
+            noise["mean_cosine"] = Noise(noise["mean_cosine"].rows, error, error)
     elif state is not None:
         missing.append("the noise of its values and spectral scores: it was measured with gram=False")
     return RunSite(
@@ -167,6 +171,19 @@ def _noise(gram: Gram, values: Mapping[str, float], sizes: tuple[float, float]) 
     names = ("mean_cosine", "drift.norm_of_mean", "drift.unit", "drift.relative", "norms.mean")
     found = {name: Noise(*error.tolist()) for name, error in zip(names, errors, strict=True)}
     return {name: noise for name, noise in found.items() if all(map(math.isfinite, noise))}
+
+
+def _jackknife(folder: Path, site: str, moments: Moments) -> float | None:
+    """Standard error of the mean cosine over the groups of sequences that a scan keeps; None without two of them."""
+    path = state_path(folder, f"{site}.groups")
+    groups = load_state(path) if path.is_file() else None
+    if not isinstance(groups, GroupMoments):
+        return None
+    some = some_groups(groups, groups.counts > 0)
+    if some.groups < 2:
+        return None
+    without = jackknife.left_out(jackknife.grouped(some, moments), moments, across=False)[1:]
+    return float(jackknife.standard_error(without))
 
 
 def _pairs(folder: Path, content: Mapping[str, Any], missing: list[str]) -> PairStatistics | None:

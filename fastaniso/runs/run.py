@@ -22,7 +22,8 @@ DRIFTS = ("norm_of_mean", "relative", "unit")
 class Noise(NamedTuple):
     """Standard errors over the draw of the data: if rows were drawn one by one; if sequences are, likely and at most.
 
-    Likely: the share of the variance that sequences explain is the same in every direction, sequences are of one size.
+    Of the mean cosine of a scan both are the jackknife's, over groups of sequences. Otherwise likely: the share of the
+    variance that sequences explain is the same in every direction, sequences are of one size.
     """
 
     rows: float

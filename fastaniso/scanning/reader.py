@@ -52,7 +52,7 @@ class Reader:
         if place not in self._placed:
             items = torch.arange(shape[0]).repeat_interleave(shape[1])
             self._placed[place] = mask.keep.to(rows.device), items.to(rows.device)
-        self._sites[site].update(rows, *self._placed[place], source=self._source)
+        self._sites[site].update(rows, *self._placed[place], first=self.items, source=self._source)
         self._dropped[site].update(mask.dropped)
         self._kept[site] += mask.kept
 
@@ -98,8 +98,8 @@ class Reader:
         )
 
     def states(self) -> dict[str, Any]:
-        """The state of every site that is no other's."""
-        return {site: accumulator.state for site, accumulator in self._sites.items()}
+        """The state of every site that is no other's, and after it that of its sequences in groups."""
+        return {f"{site}{end}": state for site, sums in self._sites.items() for end, state in sums.states.items()}
 
 
 def _rows(hidden: Tensor) -> Tensor:

@@ -13,16 +13,20 @@ from fastaniso.distributed.exchange import gather_json, merge
 from fastaniso.ops import dispatch as ops
 from fastaniso.result import Description
 from fastaniso.rows import as_rows
-from fastaniso.state import Gram, Moments
+from fastaniso.state import Gram, GroupMoments, Moments
 from fastaniso.statistics import cosine
 from fastaniso.statistics.host import to_host
+from fastaniso.statistics.words import some_groups
+
+GROUPS = 64
+"""Into so many groups sequences are dealt out in turn: enough for a jackknife over them, O(d) numbers each."""
 
 
 class SiteAccumulator:
     """Accumulates one site over batches; memory is O(d²) (O(d) without ``gram``), whatever the number of sequences.
 
     Sequences are groups that end with their batch, so their sums are reduced at once to Σ of the cosines over the
-    pairs of one sequence and the number of those pairs.
+    pairs of one sequence and the number of those pairs; and to those of the ``GROUPS`` that they are dealt out to.
     """
 
     def __init__(self, *, gram: bool, backend: str, invalid: str) -> None:
@@ -30,14 +34,25 @@ class SiteAccumulator:
         self._rows = Accumulator(gram=gram, backend=backend, invalid=invalid)
         self._backend = backend
         self._within: Tensor | None = None
+        self._groups: GroupMoments | None = None
 
-    def update(self, hidden: Tensor, keep: Tensor, sequences: Tensor, *, source: str | None) -> None:
-        """Add states (sequences, tokens, d) where ``keep``; ``sequences`` (1, rows) is the row's place in the batch."""
+    def update(self, hidden: Tensor, keep: Tensor, sequences: Tensor, *, first: int, source: str | None) -> None:
+        """Add states (sequences, tokens, d) where ``keep``; ``sequences`` (1, rows) is the row's place in the batch.
+
+        ``first`` sequences were read before this batch.
+        """
         self._rows.update(hidden, keep, source=source)
         rows = as_rows(hidden, keep)
         groups = ops.group_moments(rows, sequences.view(rows.values.shape[:2]), hidden.shape[0], backend=self._backend)
         within = cosine.within_sum_and_pairs(groups)
         self._within = within if self._within is None else self._within + within
+        self._deal_out(groups, first)
+
+    @property
+    def states(self) -> dict[str, Moments | Gram | GroupMoments]:
+        """The state over all tokens, and ``groups``, that of the groups of sequences, by the ends of their names."""
+        assert self._groups is not None
+        return {"": self.state, ".groups": replace(self._groups, provenance=self.state.provenance)}
 
     @property
     def state(self) -> Moments | Gram:
@@ -51,6 +66,20 @@ class SiteAccumulator:
         self._rows.load_state_dict({**content, "state": merge(own, group).to_dict()})
         parts = gather_json(None if self._within is None else self._within.tolist(), group)
         self._within = torch.tensor([part for part in parts if part], dtype=torch.float64, device=device).sum(0)
+        self._groups = merge(self._groups or GroupMoments.empty(dim, GROUPS, device), group)
+
+    def _deal_out(self, sequences: GroupMoments, first: int) -> None:
+        """Add the sequences of a batch to their groups."""
+        device = sequences.unit_sum.device
+        if self._groups is None:
+            self._groups = GroupMoments.empty(sequences.dim, GROUPS, device)
+        for start in range(0, sequences.groups, GROUPS):
+            some = some_groups(sequences, slice(start, start + GROUPS))
+            # Each group once: so added, sums have one order on a GPU, too.
+            places = (torch.arange(some.groups, device=device) + first + start) % GROUPS
+            self._groups.counts.index_add_(0, places, some.counts)
+            self._groups.unit_sum.index_add_(0, places, some.unit_sum)
+            self._groups.unit_squared.index_add_(0, places, some.unit_squared)
 
     def _empty(self, dim: int, device: torch.device) -> Moments | Gram:
         return Gram.empty(dim, device) if self._rows.gram else Moments.empty(dim, device)
