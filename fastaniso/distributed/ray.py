@@ -18,6 +18,7 @@ from torch import Tensor
 from fastaniso.accumulator import Accumulator
 from fastaniso.progress import Meter, Report, reporter
 from fastaniso.result import Description
+from fastaniso.sources import as_location
 from fastaniso.sources.columns import Column
 from fastaniso.state import Gram, bytes_to_state, state_to_bytes
 from fastaniso.statistics.describe import describe as described
@@ -71,7 +72,8 @@ def run(
     _check_cluster()
     if num_tasks is not None and (isinstance(num_tasks, bool) or not isinstance(num_tasks, int) or num_tasks < 1):
         raise ValueError(f"num_tasks: expected a positive int or None, got {num_tasks!r}")
-    folder, data = Path(folder).absolute(), Path(data).absolute()
+    folder, where = Path(folder).absolute(), as_location(data)
+    data = str(where.absolute() if isinstance(where, Path) else data)
     manifest = Manifest.read(folder)
     store, tiles = Store(folder, manifest), manifest.tiles
     left = [tile for tile in tiles if not store.has(tile)]
@@ -87,7 +89,7 @@ def run(
     one = ray.remote(run_task)
     waiting = [
         one.options(name=f"{folder.name} {share}/{num_tasks}", **options).remote(
-            str(folder), str(data), task=(share, num_tasks), device=device
+            str(folder), data, task=(share, num_tasks), device=device
         )
         for share in range(num_tasks)
     ]
