@@ -146,6 +146,7 @@ def scan(
                     invalid="omit" if omit_invalid else "raise",
                     memory_limit=memory_limit,
                     group=group,
+                    resume=out if kind == "text" and not attention and group is None else None,
                     progress=report,
                 )
             except (ScanInterrupted, ScanStoppedError) as stopped:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from fastaniso.models.masks import Mask
 from fastaniso.scanning.modalities import ModelBatch
 from fastaniso.scanning.result import SiteResult
 from fastaniso.scanning.site import SiteAccumulator
+from fastaniso.state import CorruptStateError
 
 
 class Reader:
@@ -32,9 +34,11 @@ class Reader:
         self._dropped: dict[str, Counter[str]] = {site: Counter() for site in self._sites}
         self._kept: Counter[str] = Counter()
         self.batches = self.items = 0
+        self.is_between_batches = True
 
     def begin(self, batch: ModelBatch) -> None:
         """The batch whose states come next."""
+        self.is_between_batches = False
         self._batch = batch
         self._masks: dict[Any, Mask] = {}
         self._placed: dict[Any, tuple[Tensor, Tensor]] = {}
@@ -60,8 +64,25 @@ class Reader:
         """Count the batch as read; measured positions of the first stack in it."""
         self.batches += 1
         self.items += self._batch.items
+        self.is_between_batches = True
         first = self._anatomy.stacks[0].prefix
         return sum(mask.kept for (prefix, _), mask in self._masks.items() if prefix == first)
+
+    def record(self) -> dict[str, Any]:
+        """What was read beside the states: numbers and words, as ``take_up`` takes them."""
+        within = {site: sums.within for site, sums in self._sites.items()}
+        counts = {"kept": self._kept, "dropped": self._dropped}
+        return {"batches": self.batches, "items": self.items, "within": within, **counts}
+
+    def take_up(self, record: Mapping[str, Any], states: Mapping[str, Any]) -> None:
+        """Go on from what ``record`` and ``states`` gave, in a reader of the same sites and options."""
+        if states.keys() != {f"{site}{end}" for site in self._sites for end in ("", ".groups")}:
+            raise CorruptStateError("resume: states of other sites than this model has; start anew in another folder")
+        for site, sums in self._sites.items():
+            sums.take_up(states[site], states[f"{site}.groups"], record["within"][site])
+        self.batches, self.items = int(record["batches"]), int(record["items"])
+        self._kept = Counter(record["kept"])
+        self._dropped = {site: Counter(record["dropped"][site]) for site in self._sites}
 
     def gather(self, device: torch.device, group: Any) -> None:
         """Become what all ranks of a process group have read, site by site; on every rank."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,8 +23,10 @@ from fastaniso.scanning.attention.positions import BatchPositions
 from fastaniso.scanning.attention.reader import AttentionReader
 from fastaniso.scanning.modalities import Modality, ModelBatch, check_counts, open_modality
 from fastaniso.scanning.outcome import outcome
+from fastaniso.scanning.provenance import model_provenance
 from fastaniso.scanning.reader import Reader
 from fastaniso.scanning.result import ScanResult
+from fastaniso.scanning.resuming import ScanCheckpoint, fingerprint_of_data, fingerprint_of_weights
 from fastaniso.scanning.stopped import ScanInterrupted, ScanInvalidRowsError, ScanStoppedError
 from fastaniso.sources import Data, as_data
 from fastaniso.statistics.host import InvalidRowsError
@@ -50,6 +53,7 @@ def scan(
     invalid: str = "raise",
     memory_limit: int | str | None = None,
     group: Any = None,
+    resume: str | os.PathLike[str] | None = None,
     progress: Report | bool | None = None,
 ) -> ScanResult:
     """Describe the hidden states of a model at every site, exact over all ordered pairs of kept positions.
@@ -89,6 +93,8 @@ def scan(
         group: A process group of torch.distributed (``torch.distributed.group.WORLD`` for all): each rank runs its
             model on every so many-th batch, and all get the result of all, which one process would give up to
             rounding. Not with ``attention``.
+        resume: A folder to keep the states in every few seconds; a scan of the same model and data with the same
+            options that was killed goes on from there. Of files only, by one process, without ``attention``.
         progress: True for a bar on stderr, or a function that is given a ``Progress`` after each batch.
 
     Raises:
@@ -102,6 +108,8 @@ def scan(
     check_counts(max_tokens=max_tokens, max_items=max_items)
     if attention and group is not None:
         raise ValueError("attention: attentions are not merged over ranks; scan them by one process")
+    if resume is not None and (attention or group is not None):
+        raise ValueError("resume: a scan with attention, or by several ranks, is not kept while it is under way")
     source = as_data(data, field=field)
     name, network = _model(model, device, dtype)
     modality = open_modality(
@@ -133,9 +141,21 @@ def scan(
             reader = Reader(anatomy, identity, gram=gram, backend=backend, invalid=invalid)
             heads = AttentionReader(network, anatomy.stacks, backend=backend, invalid=invalid) if attention else None
 
+            checkpoint = None
+            if resume is not None:
+                told = {
+                    "model": {**model_provenance(network), "weights": fingerprint_of_weights(network)},
+                    "data": [modality.name, fingerprint_of_data(data)],
+                    "options": {**modality.provenance, "gram": gram, "invalid": invalid, "backend": backend},
+                    "limits": [max_tokens, max_items, batch_size],
+                }
+                checkpoint = ScanCheckpoint(Path(resume), told, reader, _device(network))
+                if reader.kept:
+                    meter.step(reader.kept)
+
             def read() -> None:
                 with tapped(network, anatomy.stacks, reader.receive), heads.attached() if heads else nullcontext():
-                    for batch in islice(stream, rank, None, size):
+                    for batch in islice(stream, rank + size * reader.batches, None, size):
                         on_device = batch.to(*_place(network, modality))
                         reader.begin(on_device)
                         if heads:
@@ -144,10 +164,13 @@ def scan(
                         if heads:
                             heads.check()
                         meter.step(reader.end(), batch.bytes * size)
+                        if checkpoint:
+                            checkpoint.keep()
 
             try:
                 if group is None:
-                    read()
+                    with checkpoint.kept() if checkpoint else nullcontext():
+                        read()
                 else:
                     agreed(read, group)
                     reader.gather(_device(network), group)

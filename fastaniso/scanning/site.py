@@ -59,6 +59,20 @@ class SiteAccumulator:
         """The state over all tokens."""
         return self._rows.state
 
+    @property
+    def within(self) -> list[float]:
+        """Σ of the cosines over the pairs of one sequence, and the number of those pairs."""
+        assert self._within is not None
+        found: list[float] = self._within.tolist()
+        return found
+
+    def take_up(self, state: Moments | Gram, groups: GroupMoments, within: list[float]) -> None:
+        """Go on from what ``states`` and ``within`` gave; the next update says on which device."""
+        content = self._rows.state_dict()
+        self._rows.load_state_dict({**content, "state": state.to_dict()})
+        self._groups = groups
+        self._within = torch.tensor(within, dtype=torch.float64, device=state.counts.device)
+
     def gather(self, dim: int, device: torch.device, group: Any) -> None:
         """Become the sums of all ranks of a process group; on every rank. A rank may have seen nothing."""
         own = self._rows.state if self._within is not None else self._empty(dim, device)
