@@ -123,6 +123,7 @@ def scan(
             silence_transformers()
         device = own_device(device)
         check_device(device)
+        data = files_as(kind, paths, field=field)
         early: ScanInterrupted | ScanStoppedError | None = None
         # Under torchrun every rank runs the model on its share of the batches, and the first one prints and writes.
         ranks = joined(device or "cpu") if launched() else nullcontext()
@@ -130,7 +131,8 @@ def scan(
             try:
                 result = run(
                     model,
-                    files_as(kind, paths, field=field),
+                    # As files texts can be told from others, so that a scan of them that was killed goes on.
+                    paths if kind == "text" else data,
                     field=field,
                     max_length=max_length,
                     chunk_words=chunk_words,
