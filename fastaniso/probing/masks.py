@@ -39,7 +39,9 @@ class Giver:
             return None
         frames = getattr(self.place.inner, "_get_feature_vector_attention_mask", None)
         source = f"{self.argument} of {type(self.place.inner).__name__}"
-        return Given(mask, self.argument, source, kwargs.get("past_key_values") is not None, frames)
+        # Keys and values of earlier calls, by the names of transformers before 5.24 and since.
+        cached = any(kwargs.get(name) is not None for name in ("cache", "past_key_values"))
+        return Given(mask, self.argument, source, cached, frames)
 
 
 @dataclass(frozen=True)
