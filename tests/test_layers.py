@@ -14,6 +14,7 @@ ROOT = Path(fastaniso.__file__).parent
 # Each room and the rooms it may import from; a room is a module or a folder of fastaniso/.
 MAY_IMPORT: dict[str, set[str]] = {
     "_version": set(),
+    "_public": {"accumulator", "functional", "planning", "result", "state", "statistics"},
     "rows": set(),
     "heads": {"rows"},
     "state": set(),

@@ -66,10 +66,10 @@ class Ring:
         return self.size // 2
 
     def meetings(self, own: Shard) -> Iterator[Meeting]:
-        """With each of those shards, while the next one is on its way."""
-        if not self.steps:
-            return
-        theirs, wait = self._call(own, 1)
+        """With each of those shards, while the next one is on its way; the first is sent for at once."""
+        return self._follow(own, *self._call(own, 1)) if self.steps else iter(())
+
+    def _follow(self, own: Shard, theirs: Shard, wait: Callable[[], None]) -> Iterator[Meeting]:
         for step in range(1, self.steps + 1):
             wait()
             shard = theirs

@@ -66,9 +66,10 @@ def pairs(
     options = agreed(lambda: checked_options(bins, thresholds, uniformity_t), group)
     shard = _shard(hidden, mask, group)
     ring, moments, name = _begin(shard, backend, invalid, group)
+    meetings = ring.meetings(shard)
     empty = Pairs.empty(shard.values.shape[1], shard.values.device, **options)
     state = run(visit_pairs(empty, _blocks(shard, name), backend=name), empty, 0, None)
-    for meeting in ring.meetings(shard):
+    for meeting in meetings:
         # Of a pair the row that comes first is i.
         first, second = sorted((meeting.ours, meeting.theirs), key=lambda met: met.start)
         state = run(visit_pairs(state, _blocks(first, name), _blocks(second, name), backend=name), state, 0, None)
@@ -96,10 +97,11 @@ def nearest_neighbors(
     ring, moments, name = _begin(shard, backend, invalid, group)
     kept = int(moments.counts[0])
     agreed(lambda: _check_candidates(k, kept), group)
+    meetings = ring.meetings(shard)
     lists = _empty(shard, k, shard.start, shard.count)
     own = run(visit_neighbors(lists, _blocks(shard, name), backend=name, in_place=True), lists, 0, None)
     carried = own
-    for step, meeting in enumerate(ring.meetings(shard), 1):
+    for step, meeting in enumerate(meetings, 1):
         # The lists of the shard that has come: from its owner none yet, later what others found.
         count, start = ring.counts[meeting.owner], ring.starts[meeting.owner]
         carried = _empty(shard, k, start, count) if step == 1 else _handed_on(carried, ring, start, count)
