@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from fastaniso._version import __version__
 
+import_module("fastaniso.ops.library")  # torch.ops.fastaniso.* are there once fastaniso is
+
 if TYPE_CHECKING:
     from fastaniso._public import *
 
@@ -130,7 +132,7 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> Any:
-    """Public names on first use: a program that imports many packages waits for none of them."""
+    """Public names on first use: what they need is not imported before."""
     if name not in __all__:
         raise AttributeError(f"module 'fastaniso' has no attribute {name!r}")
     room = import_module(f"fastaniso.{_LAZY.get(name, '_public')}")
