@@ -32,6 +32,7 @@ NAMES = {
     "intra_sentence_similarity": "sentences",
     "sequence_cosine": "sequences",
     "word_mev": "words",
+    "rank_collapse": "sequences",
 }
 
 
@@ -67,6 +68,12 @@ def explained(x: Tensor, labels: Tensor) -> list[float]:
         squares = torch.linalg.svdvals(x[labels == label].double()).square()
         found.append((squares[0] / squares.sum()).item())
     return found
+
+
+def residual(x: Tensor) -> float:
+    """Of the rows of a sequence, what their mean leaves over, as a share of their length."""
+    rows = x.double()
+    return float((rows - rows.mean(0)).norm() / rows.norm())
 
 
 def inter_of_all_draws(x: Tensor, labels: Tensor) -> float:
@@ -120,6 +127,10 @@ def test_against_brute_force(dtype: torch.dtype, masked: bool, backend: str) -> 
     assert variance.mean == near(np.mean([v for v, c in zip(expected, counts, strict=True) if c > 1]))
     assert variance.baseline == near(explained(kept, torch.zeros(len(kept)))[0])
     assert variance.adjusted == near(variance.mean - variance.baseline)
+    collapse = fastaniso.rank_collapse(x, LABELS, **options)
+    expected = [residual(kept[labels == label]) for label in labels.unique()]
+    assert collapse.values.tolist() == near(expected)
+    assert collapse.mean == near(np.mean([v for v, c in zip(expected, counts, strict=True) if c > 1]))
     means = fastaniso.group_cosine(x, LABELS, **options)
     assert (sequences.pooled_within, sequences.across) == near((means.pooled_within, means.pooled_between))
 
@@ -158,6 +169,19 @@ def test_words_of_many_and_of_few_occurrences_in_any_scale() -> None:
     assert rare.mean > 5 * frequent.mean > 5 / 64
     assert frequent.adjusted < 0.01
     assert fastaniso.word_mev(isotropic, torch.zeros(4000, dtype=torch.int64)).adjusted == pytest.approx(0, abs=1e-7)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e200, 1e-200])
+def test_rank_collapse_from_all_alike_to_a_mean_of_zero(scale: float) -> None:
+    x = scale * torch.tensor([[3.0, 4], [3, 4], [1, 0], [-1, 0], [2, 0], [0, 2], [5, 5]], dtype=torch.float64)
+    found = fastaniso.rank_collapse(x, torch.tensor([0, 0, 1, 1, 2, 2, 3]))
+    # Of (2, 0) and (0, 2) the mean is (1, 1): 4 of 8 are left.
+    assert found.values.tolist() == pytest.approx([0, 1, 0.5**0.5, 0], abs=1e-12)
+    assert (found.mean, found.sequences) == (pytest.approx((1 + 0.5**0.5) / 3), 3)
+    # Near collapse the formula with 1 − T‖x̄‖²/‖X‖² has no digits left.
+    near = scale * (torch.ones(64, 8, dtype=torch.float64) + 1e-9 * torch.arange(512.0).view(64, 8).sin())
+    alone = fastaniso.rank_collapse(near, torch.zeros(64, dtype=torch.int64)).mean
+    assert alone == pytest.approx(residual(near / scale), rel=1e-5)
 
 
 def test_min_count() -> None:
@@ -280,6 +304,8 @@ def test_laws(n: int, groups: int, seed: int, offset: float) -> None:
     assert g.values.tolist() == pytest.approx(h.values.tolist(), abs=1e-9)
     assert g.baseline == pytest.approx(h.baseline, abs=1e-9)
     assert ((g.values >= 1 / np.minimum(g.counts, 4) - 1e-12) & (g.values <= 1 + 1e-12)).all()
+    i, j = fastaniso.rank_collapse(x, labels), fastaniso.rank_collapse(moved * 1e3, renamed)
+    assert i.values.tolist() == pytest.approx(j.values.tolist(), abs=1e-9)
     # All rows twice: the mean of a sentence stays, a word gains pairs of a row and its copy.
     twice, both = torch.cat((x, x)), torch.cat((labels, labels))
     again = fastaniso.intra_sentence_similarity(twice, both, min_count=1)
@@ -340,6 +366,7 @@ def test_bad_input() -> None:
         ("intra_sentence_similarity", "intra-sentence similarity"),
         ("sequence_cosine", "mean cosine across"),
         ("word_mev", "maximum explainable variance"),
+        ("rank_collapse", "rank-collapse residual"),
     ],
 )
 def test_results_print_and_go_to_json(name: str, words: str) -> None:

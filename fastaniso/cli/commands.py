@@ -15,15 +15,22 @@ from fastaniso.cli.ending import BEYOND, FAILED, INTERRUPTED, MISSING, deliver, 
 from fastaniso.cli.machine import check_device, silence_transformers
 from fastaniso.cli.options import (
     Backend,
+    BinsOption,
+    ColumnOption,
     DebugOption,
     Dtype,
     GramOption,
     JsonOption,
     KernelOption,
     MemoryOption,
+    NeighborsOption,
     OmitOption,
     OutOption,
+    PairsOption,
     QuietOption,
+    TensorOption,
+    ThresholdOption,
+    UniformityOption,
     place,
 )
 
@@ -170,24 +177,18 @@ def measure(
             "their URL, such as s3://bucket/vectors/.",
         ),
     ],
-    tensor: Annotated[str | None, typer.Option(help="Name of the tensor, where a file holds several.")] = None,
-    column: Annotated[str | None, typer.Option(help="Name of the column, where a table holds several.")] = None,
+    tensor: TensorOption = None,
+    column: ColumnOption = None,
     metric: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="Also this metric of docs/metrics.md, or all of one and two passes; repeat."),
     ] = None,
     gram: GramOption = True,
-    pairs: Annotated[
-        bool, typer.Option("--pairs", help="Also histogram, quantiles, extrema and shape over all pairs, O(n²).")
-    ] = False,
-    bins: Annotated[int, typer.Option(min=64, max=8192, help="Bins of the histogram.")] = 2048,
-    threshold: Annotated[
-        list[float] | None, typer.Option(min=-1, max=1, help="Share of pairs above this cosine; may be repeated.")
-    ] = None,
-    uniformity_t: Annotated[float, typer.Option(help="The t of the uniformity.")] = 2.0,
-    neighbors: Annotated[
-        int | None, typer.Option(min=1, max=128, metavar="K", help="Also the K nearest neighbours of each row, O(n²).")
-    ] = None,
+    pairs: PairsOption = False,
+    bins: BinsOption = 2048,
+    threshold: ThresholdOption = None,
+    uniformity_t: UniformityOption = 2.0,
+    neighbors: NeighborsOption = None,
     device: Annotated[str, typer.Option(help="Where blocks are measured.")] = "cpu",
     backend: KernelOption = Backend.auto,
     omit_invalid: OmitOption = False,

@@ -38,6 +38,19 @@ def place(value: str) -> str:
 GramOption = Annotated[
     bool, typer.Option(help="Also the std of the cosine and the spectral scores (O(d²) memory a site).")
 ]
+TensorOption = Annotated[str | None, typer.Option(help="Name of the tensor, where a file holds several.")]
+ColumnOption = Annotated[str | None, typer.Option(help="Name of the column, where a table holds several.")]
+PairsOption = Annotated[
+    bool, typer.Option("--pairs", help="Also histogram, quantiles, extrema and shape over all pairs, O(n²).")
+]
+BinsOption = Annotated[int, typer.Option(min=64, max=8192, help="Bins of the histogram.")]
+ThresholdOption = Annotated[
+    list[float] | None, typer.Option(min=-1, max=1, help="Share of pairs above this cosine; may be repeated.")
+]
+UniformityOption = Annotated[float, typer.Option(help="The t of the uniformity.")]
+NeighborsOption = Annotated[
+    int | None, typer.Option(min=1, max=128, metavar="K", help="Also the K nearest neighbours of each row, O(n²).")
+]
 KernelOption = Annotated[Backend, typer.Option(help="Kernel; an error where it cannot run.")]
 OmitOption = Annotated[
     bool, typer.Option("--omit-invalid", help="Leave out zero, NaN and Inf rows instead of failing.")

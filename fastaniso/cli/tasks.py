@@ -18,13 +18,20 @@ from fastaniso.cli.ending import deliver, progress, reported
 from fastaniso.cli.machine import check_device
 from fastaniso.cli.options import (
     Backend,
+    BinsOption,
+    ColumnOption,
     DebugOption,
     GramOption,
     JsonOption,
     KernelOption,
+    NeighborsOption,
     OmitOption,
     OutOption,
+    PairsOption,
     QuietOption,
+    TensorOption,
+    ThresholdOption,
+    UniformityOption,
     place,
 )
 
@@ -41,18 +48,14 @@ def plan(
         str, typer.Argument(metavar="DATA", parser=place, help="A file of vectors, or a folder of shards; or its URL.")
     ],
     out: Annotated[Path, typer.Option(metavar="FOLDER", file_okay=False, help="Where the manifest is written.")],
-    tensor: Annotated[str | None, typer.Option(help="Name of the tensor, where a file holds several.")] = None,
-    column: Annotated[str | None, typer.Option(help="Name of the column, where a table holds several.")] = None,
+    tensor: TensorOption = None,
+    column: ColumnOption = None,
     gram: GramOption = True,
-    pairs: Annotated[bool, typer.Option("--pairs", help="Also all pairs, O(n²).")] = False,
-    bins: Annotated[int, typer.Option(min=64, max=8192, help="Bins of the histogram.")] = 2048,
-    threshold: Annotated[
-        list[float] | None, typer.Option(min=-1, max=1, help="Share of pairs above this cosine; may be repeated.")
-    ] = None,
-    uniformity_t: Annotated[float, typer.Option(help="The t of the uniformity.")] = 2.0,
-    neighbors: Annotated[
-        int | None, typer.Option(min=1, max=128, metavar="K", help="Also the K nearest neighbours of each row, O(n²).")
-    ] = None,
+    pairs: PairsOption = False,
+    bins: BinsOption = 2048,
+    threshold: ThresholdOption = None,
+    uniformity_t: UniformityOption = 2.0,
+    neighbors: NeighborsOption = None,
     tiles: Annotated[int | None, typer.Option(min=1, help="At least about so many tiles.")] = None,
     device: Annotated[str, typer.Option(help="The kind of device that runs will use.")] = "cpu",
     backend: KernelOption = Backend.auto,

@@ -65,9 +65,9 @@ def lidar(
     )
     scatters = statistics.Scatters(rows.rows.dim, rows.labels.device)
     for block, labels in rows.blocks():
-        found = statistics.classes_of(block.values, block.mask, labels)
-        if found is not None:
-            scatters.add(*found)
+        if (found := statistics.about_means(block.values, block.mask, labels)) is not None:
+            classes, centred = found
+            scatters.add(classes, centred.mT @ centred)
     scatters.end()
     if scatters.classes < 2:
         return math.nan

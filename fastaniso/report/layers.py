@@ -49,8 +49,8 @@ def plot_layers(result: ScanResult) -> Figure:
             drawn,
             f"{short(result.model, 60)} on {short(result.data, 60)}",
             f"{tokens.kept:,} {tokens.unit} in {tokens.sequences:,} {tokens.item}, "
-            f"{' and '.join(tokens.dropped) or 'nothing'} left out; exact over all ordered pairs of {tokens.unit}; "
-            "ρ: Spearman's of ‖mean‖ and mean cosine over embedding and blocks",
+            f"left out: {', '.join(tokens.dropped) or 'nothing'}; exact over all ordered pairs; "
+            "ρ: Spearman's of ‖mean‖ and mean cosine over the layers",
         )
     return drawn
 

@@ -17,7 +17,7 @@ from fastaniso.result.neighbors import Hubness, LevinaBickel, NearestNeighbors, 
 from fastaniso.result.pairs import Extrema, Extreme, GroupPairs, Intervals, PairStatistics, Sample
 from fastaniso.result.queries_keys import HeadVectors, QueriesKeys
 from fastaniso.result.second_pass import CosineToMean
-from fastaniso.result.words import IntraSentenceSimilarity, SelfSimilarity, SequenceCosine, WordMEV
+from fastaniso.result.words import IntraSentenceSimilarity, RankCollapse, SelfSimilarity, SequenceCosine, WordMEV
 
 __all__ = [
     "AttentionDropped",
@@ -46,6 +46,7 @@ __all__ = [
     "PairStatistics",
     "Quantile",
     "QueriesKeys",
+    "RankCollapse",
     "Result",
     "Sample",
     "ScoreHistogram",

@@ -170,3 +170,26 @@ class SequenceCosine(_ByGroup):
             ("mean cosine within", f"{number(self.within)} (pooled over pairs of rows: {number(self.pooled_within)})"),
             ("mean cosine across", number(self.across)),
         ]
+
+
+@dataclass(frozen=True, eq=False)
+class RankCollapse(_ByGroup):
+    """How far the rows of a sequence are from all being their mean: of each sequence (``values``), and their ``mean``.
+
+    ``mean`` is over the ``sequences`` of at least ``min_count`` rows, each counting once.
+    """
+
+    mean: float
+    sequences: int
+    min_count: int
+
+    _conventions = {  # noqa: RUF012 (read only through a copy)
+        "values": "|X - 1 m'|_F / |X|_F of the rows X of a sequence and their mean m: 0 all alike, 1 mean zero",
+        "mean": "over sequences of at least min_count rows, each counting once",
+    }
+
+    def _rows(self) -> list[tuple[str, str]]:
+        return [
+            ("sequences", f"{self.sequences:,} of {self.min_count} or more rows"),
+            ("rank-collapse residual", number(self.mean)),
+        ]

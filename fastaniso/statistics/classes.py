@@ -1,4 +1,4 @@
-"""Scatter within classes and between them, and what is said of both (LiDAR)."""
+"""Rows about the means of their classes: scatter within and between (LiDAR), what means leave over (rank collapse)."""
 
 from __future__ import annotations
 
@@ -32,21 +32,20 @@ class Classes:
         return Classes(self.labels[chosen], self.counts[chosen], self.means[chosen])
 
 
-def classes_of(values: Tensor, mask: Tensor | None, labels: Tensor) -> tuple[Classes, Tensor] | None:
-    """The classes of a block (outer, inner, d), labels in order (rows,), and their own scatter Σ(x − μ_g)(x − μ_g)ᵀ.
+def about_means(values: Tensor, mask: Tensor | None, labels: Tensor) -> tuple[Classes, Tensor] | None:
+    """The classes of a block (outer, inner, d), labels in order (rows,); of each row that counts x − μ_g, (m, d).
 
-    From differences to the classes' means in float64: classes that are tight and far apart keep their digits. None
-    where no row counts.
+    Differences to the classes' means in float64: classes that are tight and far apart keep their digits. None where no
+    row counts.
     """
     kept = kept_rows(values, mask)
     present, places, counts = torch.unique_consecutive(labels[kept], return_inverse=True, return_counts=True)
     if not len(present):
         return None
     rows = wide_rows(values)[kept]
-    sums = torch.segment_reduce(rows, "sum", lengths=counts, axis=0)
-    means = sums / counts[:, None]
+    means = torch.segment_reduce(rows, "sum", lengths=counts, axis=0) / counts[:, None]
     rows -= means[places]
-    return Classes(present, counts.double(), means), rows.mT @ rows
+    return Classes(present, counts.double(), means), rows
 
 
 def together(before: Classes, after: Classes) -> Classes:
@@ -97,6 +96,41 @@ class Scatters:
             self.between += scatter
         self._all = pooled
         self.classes += len(classes.labels)
+
+
+class Residuals:
+    """√(Σ‖x − μ_g‖²/Σ‖x‖²) of classes that come in order, block by block, merged by Chan's formula.
+
+    ``add`` and ``end`` give the labels, counts and residuals (g,) of the classes that no later block goes on with.
+    """
+
+    def __init__(self) -> None:
+        """Of no row."""
+        self._waiting: tuple[Classes, Tensor] | None = None
+
+    def add(self, classes: Classes, centred: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What ``about_means`` told of the next block."""
+        own = torch.segment_reduce(centred.square().sum(1), "sum", lengths=classes.counts.long(), axis=0)
+        if self._waiting is not None:
+            before, its_own = self._waiting
+            if before.labels[0] == classes.labels[0]:
+                whole, grown = together(before, classes.part(slice(0, 1))).pooled()
+                own[0] += its_own[0] + grown.trace()
+                classes = together(whole, classes.part(slice(1, None)))
+            else:
+                classes, own = together(before, classes), torch.cat((its_own, own))
+        self._waiting = classes.part(slice(-1, None)), own[-1:]
+        return _residuals(classes.part(slice(0, -1)), own[:-1])
+
+    def end(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The last class; there is one."""
+        assert self._waiting is not None
+        return _residuals(*self._waiting)
+
+
+def _residuals(classes: Classes, own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    total = own + classes.counts * torch.linalg.vecdot(classes.means, classes.means)
+    return classes.labels, classes.counts, ratio(own, total).sqrt()
 
 
 def lidar(within: Tensor, between: Tensor, n: int, delta: float, epsilon: float) -> Tensor:

@@ -103,6 +103,16 @@ ENTRIES = (
         also=("intrasim",),
     ),
     Metric(
+        name="rank_collapse",
+        structure="groups",
+        range="[0, 1]",
+        convention="|X - 1 m'|_F / |X|_F of a sequence's rows X and their mean m, mean over sequences",
+        source="Dong et al. 2021",
+        cost=GROUP_BY_GROUP,
+        options={"min_count": 2},
+        also=("rank collapse", "residual", "oversmoothing"),
+    ),
+    Metric(
         name="word_mev",
         structure="groups",
         range="[1/min(n_w, d), 1]",
