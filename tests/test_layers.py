@@ -48,6 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *{"_version", "rows", "ops", "state", "sources", "pairing", "functional", "scanning", "progress"},
         "distributed",
     },
+    "paper": {"report", "integrations"},  # else only the names of fastaniso itself: see below
     "doctor": {"_version", "ops", "rows", "state"},
     "cli": {
         "_version",
@@ -58,6 +59,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "runs",
         "doctor",
         "models",
+        "paper",
         "sources",
         "statistics",
         "state",
@@ -115,6 +117,20 @@ def test_the_flow_has_no_circle() -> None:
 
     for room in MAY_IMPORT:
         visit(room)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "paper").rglob("*.py")), ids=lambda path: path.name)
+def test_the_paper_uses_the_public_api_alone(path: Path) -> None:
+    public = {"fastaniso", "fastaniso.report", "fastaniso.integrations", "fastaniso.paper"}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            assert all(not a.name.startswith("fastaniso.") or a.name in public for a in node.names), ast.unparse(node)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "fastaniso":
+            own = node.module.startswith("fastaniso.paper")
+            assert own or node.module in public, ast.unparse(node)
+            room = {"fastaniso.report": fastaniso.report, "fastaniso.integrations": fastaniso.integrations}
+            if node.module in room:
+                assert {a.name for a in node.names} <= set(room[node.module].__all__), ast.unparse(node)
 
 
 def test_instruction_set_files_hold_no_logic() -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fastaniso.cli import tasks
+from fastaniso.cli import paper, tasks
 from fastaniso.cli.ending import BEYOND, FAILED, INTERRUPTED, MISSING, deliver, keep_early, progress, reported
 from fastaniso.cli.machine import check_device, silence_transformers
 from fastaniso.cli.options import (
@@ -317,6 +317,7 @@ def doctor(json: JsonOption = False, debug: DebugOption = False) -> None:
             raise typer.Exit(MISSING)
 
 
+paper.register(app, _EXIT_CODES)
 tasks.register(app, _EXIT_CODES)
 
 

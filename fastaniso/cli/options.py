@@ -28,6 +28,14 @@ class Backend(StrEnum):
     reference = "reference"
 
 
+class Size(StrEnum):
+    """How much the experiments of the paper measure."""
+
+    smoke = "smoke"
+    small = "small"
+    full = "full"
+
+
 def place(value: str) -> str:
     """A file or folder that is there, or a URL, which is asked for when it is opened."""
     if "://" not in value and not Path(value).exists():

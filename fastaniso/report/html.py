@@ -24,7 +24,7 @@ def to_html(runs: Sequence[Run], metrics: Iterable[Named], heads: Iterable[Named
     heading = title or f"Anisotropy of {', '.join(run.name for run in runs)}"
     parts = {
         "title": html.escape(heading),
-        "style": _asset("page.css"),
+        "style": stylesheet(),
         "plotly": _plotly(),
         "script": "\n".join(_asset(name) for name in _SCRIPTS),
         "payload": _embedded(payload(runs, metrics, heads)),
@@ -33,6 +33,11 @@ def to_html(runs: Sequence[Run], metrics: Iterable[Named], heads: Iterable[Named
     # One pass over the template: what is filled in may hold anything.
     filled = [piece if i % 2 == 0 else parts[piece] for i, piece in enumerate(page.split("%%"))]
     return "".join(filled)
+
+
+def stylesheet() -> str:
+    """How pages look, in the light and in the dark."""
+    return _asset("page.css")
 
 
 def _embedded(content: Any) -> str:
