@@ -145,6 +145,22 @@ def test_positions_can_be_given_and_what_is_attended_to_stays_the_models() -> No
         probe.mask(KEEP.long())
 
 
+def test_the_vectors_themselves_can_be_had() -> None:
+    model, told = llama(), {}
+    options = {"attention_mask": KEEP.long()}
+    with probe_attention(model, each=lambda path, queries, keys: told.update({path: (queries, keys)})) as probe:
+        model(IDS, **options)
+    result = probe.results()
+    assert list(told) == [site.path for site in result.sites] == ["layers.0.self_attn", "layers.1.self_attn"]
+    for site in result.sites:
+        queries, keys = told[site.path]
+        assert (queries.shape, keys.shape) == ((3, 4, 9, 8), (3, 2, 9, 8))  # keys as the model has them: two heads
+        assert not queries.requires_grad
+        for vectors, measured in ((queries, site.attended.queries), (keys, site.attended.keys)):
+            means = vectors.double().transpose(1, 2)[KEEP].mean(0)
+            assert measured.norm_of_mean == pytest.approx(means.norm(dim=1).tolist(), rel=1e-6)
+
+
 def test_a_cache_counts_new_keys_once_and_attends_to_all() -> None:
     model = llama()
     with torch.no_grad(), probe_attention(model) as whole:

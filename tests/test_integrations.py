@@ -157,6 +157,16 @@ def test_a_plain_loop() -> None:
     assert watch.results["block.2"].mean_cosine == values[-1]
 
 
+def test_steps_can_be_named() -> None:
+    model, recorder = net(), Recorder()
+    watch = Watch(model, every=[0, 1, 2, 4, 8], loggers=[recorder])
+    assert train(model, watch, 8) == [0, 1, 2, 4]
+    assert list(recorder.logged) == [0, 1, 2, 4]
+    for wrong in ([], [1, -2], [0.5], "12", True):
+        with pytest.raises(ValueError, match="every: expected a positive int"):
+            Watch(model, every=wrong)
+
+
 def test_a_loop_that_fails_and_one_that_is_told_its_model_late() -> None:
     model, recorder = net(), Recorder()
     watch = Watch(sites="trunk.*", every=3, loggers=[recorder], gram="unit")

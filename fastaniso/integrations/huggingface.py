@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from fastaniso.integrations.loggers import Logger
@@ -27,7 +27,14 @@ class TrainerProbe(TrainerCallback):
     ``train()``. Arguments are those of ``Watch``.
     """
 
-    def __init__(self, sites: Any = None, *, every: int = 10, loggers: Iterable[Logger] = (), **options: Any) -> None:
+    def __init__(
+        self,
+        sites: Any = None,
+        *,
+        every: int | Collection[int] = 10,
+        loggers: Iterable[Logger] = (),
+        **options: Any,
+    ) -> None:
         """The Trainer hands over the model when training begins."""
         self._watch = Watch(None, sites, every=every, loggers=loggers, **options)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from fastaniso.integrations.loggers import Logger
@@ -30,7 +30,14 @@ class LightningProbe(Callback):  # type: ignore[misc]  # its types depend on wha
     are those of ``Watch``.
     """
 
-    def __init__(self, sites: Any = None, *, every: int = 10, loggers: Iterable[Logger] = (), **options: Any) -> None:
+    def __init__(
+        self,
+        sites: Any = None,
+        *,
+        every: int | Collection[int] = 10,
+        loggers: Iterable[Logger] = (),
+        **options: Any,
+    ) -> None:
         """The Trainer hands over the module when training begins."""
         self._watch = Watch(None, sites, every=every, loggers=loggers, **options)
 

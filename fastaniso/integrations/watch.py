@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -30,8 +30,10 @@ class Watch:
     Args:
         model: The module to watch, or None where ``begin`` is given it.
         sites: As for ``fastaniso.probe``.
-        every: Steps from one that is measured to the next: those whose number it divides.
-        log_every: Steps from one log to the next, by default ``every``: the only moments that wait for the device.
+        every: Steps from one that is measured to the next: those whose number it divides. Or the numbers themselves,
+            such as ``[0, 1, 2, 4, 8]``.
+        log_every: Steps from one log to the next, by default all that are measured: the only moments that wait for the
+            device.
         loggers: Objects with ``log(scalars, step)`` and ``close()``.
         all_ranks: Merge over ranks; by default where there are several. False where ranks hold parts of one model.
         invalid: "omit" (rows that are zero or hold NaN or Inf are counted as ``rows_invalid``) or "raise".
@@ -43,7 +45,7 @@ class Watch:
         model: nn.Module | None = None,
         sites: Any = None,
         *,
-        every: int = 10,
+        every: int | Collection[int] = 10,
         log_every: int | None = None,
         loggers: Iterable[Logger] = (),
         all_ranks: bool | None = None,
@@ -51,13 +53,11 @@ class Watch:
         **options: Any,
     ) -> None:
         """Sites are looked up at once where a model is given, else at the first measured step."""
-        for name, value in (("every", every), ("log_every", every if log_every is None else log_every)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}: expected a positive int, got {value!r}")
+        self._steps = None if isinstance(every, int) else _step_numbers(every)
+        self._every = _positive("every", every) if isinstance(every, int) else 1
+        self._log_every = self._every if log_every is None else _positive("log_every", log_every)
         self.results: ProbeResult | None = None
         self._sites = sites
-        self._every = every
-        self._log_every = every if log_every is None else log_every
         self._loggers = tuple(loggers)
         self._all_ranks = all_ranks
         self._options = {"invalid": invalid, **options}
@@ -83,7 +83,7 @@ class Watch:
 
     def begin(self, number: int, model: nn.Module | None = None, **options: Any) -> Probe | None:
         """Put the hooks on, if step ``number`` is to be measured; ``options`` are further ones of the probe."""
-        if number % self._every:
+        if number % self._every if self._steps is None else number not in self._steps:
             return None
         if self._probe is None:
             if model is None:
@@ -120,6 +120,19 @@ class Watch:
         self.stop()
         for logger in self._loggers:
             logger.close()
+
+
+def _positive(name: str, value: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name}: expected a positive int, got {value!r}")
+    return value
+
+
+def _step_numbers(every: Collection[int]) -> frozenset[int]:
+    is_collection = isinstance(every, Collection) and not isinstance(every, str | bytes)
+    if not is_collection or not every or any(isinstance(n, bool) or not isinstance(n, int) or n < 0 for n in every):
+        raise ValueError(f"every: expected a positive int, or the numbers of the steps to measure, got {every!r}")
+    return frozenset(every)
 
 
 def _several_ranks() -> bool:

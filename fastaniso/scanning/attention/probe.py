@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any, Self
 
@@ -25,6 +25,7 @@ def probe_attention(
     invalid: str = "raise",
     bins: int = 512,
     score_range: tuple[float, float] = (-32.0, 32.0),
+    each: Callable[[str, Tensor, Tensor], None] | None = None,
 ) -> AttentionProbe:
     """Measure queries, keys and the softmax of every attention of ``model`` in the forward passes inside a ``with``.
 
@@ -47,8 +48,11 @@ def probe_attention(
         invalid: "raise" in ``results()`` if a query or key is zero or holds NaN or Inf, "omit" to leave it out.
         bins: Bins of the histogram of scores.
         score_range: Its range; scores below and above are counted.
+        each: Told every call that is measured, if the vectors themselves are wanted: the path of its module, its
+            queries (B, H, T, d) and its keys (B, G, S, d) as attended, detached, on their device, at all positions.
     """
-    return AttentionProbe(AttentionReader(model, backend=backend, invalid=invalid, bins=bins, score_range=score_range))
+    reader = AttentionReader(model, backend=backend, invalid=invalid, bins=bins, score_range=score_range, each=each)
+    return AttentionProbe(reader)
 
 
 class AttentionProbe:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from fastaniso.models.attention.calls import AttentionCall
 from fastaniso.models.attention.masks import UnreadableMaskError
@@ -16,7 +16,7 @@ from fastaniso.models.attention.watch import attention_watched
 from fastaniso.models.stacks import Stack
 from fastaniso.scanning.attention.positions import GivenPositions, Positions
 from fastaniso.scanning.attention.result import AttentionResult, AttentionSite
-from fastaniso.scanning.attention.sums import AttentionSums
+from fastaniso.scanning.attention.sums import AttentionSums, own_keys
 
 
 class AttentionReader:
@@ -31,14 +31,19 @@ class AttentionReader:
         invalid: str = "raise",
         bins: int = 512,
         score_range: tuple[float, float] = (-32.0, 32.0),
+        each: Callable[[str, Tensor, Tensor], None] | None = None,
     ) -> None:
-        """For ``model``; sites are named by its ``stacks`` (``block.3``), outside of them by the paths of modules."""
+        """For ``model``; sites are named by its ``stacks`` (``block.3``), outside of them by the paths of modules.
+
+        ``each`` is told the path, the queries and the keys of every call that is measured.
+        """
         _refuse_compiled(model)
         self.model = model
         self._projections = Projections(model)
         self._names = AttentionNames(model, stacks)
         self._options: dict[str, Any] = {"backend": backend, "bins": bins, "score_range": score_range}
         self._invalid = invalid
+        self._each = each
         self._positions: Positions = GivenPositions({})
         self.reset()
 
@@ -112,6 +117,8 @@ class AttentionReader:
         else:
             self._sums[place] = sums
             self._has_measured = True
+            if self._each is not None:
+                self._each(self._names.path(place), call.queries, own_keys(call, taken))
 
 
 def _refuse_compiled(model: nn.Module) -> None:

@@ -38,7 +38,7 @@ class AttentionSums:
         Raises ``UnreadableMaskError`` before anything is added.
         """
         reading = self._masks.read(call, keep)
-        queries, keys = _rows_of(call.queries), _rows_of(call.keys[:, :: call.keys.shape[1] // taken.key_heads])
+        queries, keys = _rows_of(call.queries), _rows_of(own_keys(call, taken))
         biased = ("a position bias",) if reading.pattern.biased else ()
         crosses = taken.crosses if call.crosses is None else call.crosses
         # Keys before the queries are of a cache if the attention is causal, and of other states if it is not.
@@ -98,6 +98,11 @@ class AttentionSums:
     def _add(self, name: str, state: State) -> None:
         before = self._states.get(name)
         self._states[name] = state if before is None else before.merge(state)  # type: ignore[attr-defined]  # each has one
+
+
+def own_keys(call: AttentionCall, taken: Taken) -> Tensor:
+    """The keys (B, G, S, d) without the copies that were made for queries that share them."""
+    return call.keys[:, :: call.keys.shape[1] // taken.key_heads]
 
 
 def _rows_of(vectors: Tensor) -> Tensor:
