@@ -72,6 +72,40 @@ def test_positions_of_feature_maps_are_rows(family: str) -> None:
         assert d.mean_cosine == pytest.approx(expected.mean_cosine, rel=1e-4, abs=1e-6)
 
 
+def test_overlapping_patches_in_stages() -> None:
+    """MiT, the encoder of SegFormer: each stage is a stack, and 45 × 50 pixels make 12 × 13, then 6 × 7 patches."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.SegformerConfig(
+        num_encoder_blocks=2,
+        depths=[1, 2],
+        hidden_sizes=[8, 12],
+        num_attention_heads=[1, 2],
+        strides=[4, 2],
+        patch_sizes=[7, 3],
+        sr_ratios=[2, 1],
+    )
+    model = transformers.SegformerModel(config).eval()
+    pixels = torch.randn(3, 3, 45, 50, generator=torch.Generator().manual_seed(0))
+    result = fastaniso.scan(model, [{"pixel_values": pixels}])
+    assert [len(sites) for sites in result.stacks.values()] == [4, 5]  # each with a norm after its blocks
+    counts = [{site.description.n for site in sites} for sites in result.stacks.values()]
+    assert counts == [{3 * 12 * 13}, {3 * 6 * 7}]
+    with torch.no_grad():
+        last = model(pixels).last_hidden_state.permute(0, 2, 3, 1).reshape(-1, 12)
+    expected = fastaniso.describe(last.double(), backend="reference").mean_cosine
+    end = result.sites[-1].description.mean_cosine
+    assert end == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_model_made_here_takes_the_processor_of_a_folder(tmp_path: Path) -> None:
+    folder = tiny_senses.saved("vit", tmp_path / "vit")
+    given = fastaniso.scan(tiny_senses.model("vit"), PICTURES, processor=str(folder))
+    named = fastaniso.scan(folder, PICTURES, device="cpu")
+    for site in named.sites:
+        assert given[site.site].description.mean_cosine == site.description.mean_cosine
+
+
 class Residual(nn.Module):
     def __init__(self, channels: int, wider: int) -> None:
         super().__init__()

@@ -103,10 +103,14 @@ def patch_mask(model: nn.Module, pixels: tuple[int, int], shape: tuple[int, int]
     """The mask of a state of images of ``pixels`` (height, width): the patches, without the tokens before them.
 
     Patches are counted with the configuration's ``patch_size``, and with 2, 4, 8 times it (stages of a hierarchy).
-    What comes before them is a class token, then registers or a distillation token.
+    What comes before them is a class token, then registers or a distillation token. Stages that say their ``strides``
+    instead (SegFormer) overlap their patches, and have no other tokens.
     """
     config = getattr(model, "config", None)
     size: Any = getattr(config, "patch_size", None)
+    strides: Any = getattr(config, "strides", None)
+    if size is None and isinstance(strides, list | tuple):
+        return _overlapping(pixels, strides, shape)
     if isinstance(size, int):
         size = (size, size)
     if not isinstance(size, list | tuple) or len(size) != 2:
@@ -125,6 +129,19 @@ def patch_mask(model: nn.Module, pixels: tuple[int, int], shape: tuple[int, int]
     raise MaskError(
         f"passes states of {positions} positions for images of {pixels[0]} × {pixels[1]} in patches of {size[0]} × "
         f"{size[1]}: neither patches alone nor patches after {len(known)} prefix tokens"
+    )
+
+
+def _overlapping(pixels: tuple[int, int], strides: Sequence[int], shape: tuple[int, int]) -> Mask:
+    """The mask of a stage whose patches overlap, at a padding that makes ⌈length / stride⌉ of them."""
+    height, width = pixels
+    for stride in strides:
+        height, width = -(-height // stride), -(-width // stride)
+        if height * width == shape[1]:
+            return all_kept(shape)
+    raise MaskError(
+        f"passes states of {shape[1]} positions for images of {pixels[0]} × {pixels[1]}: no stage of strides "
+        f"{', '.join(map(str, strides))} has as many"
     )
 
 

@@ -70,8 +70,8 @@ def scan(
             saved data set), a data set, or an iterable of texts, of images (Pillow's, or uint8 arrays), of sounds
             (samples, rate), or of batches: dicts of tensors for the model's ``forward``, where ``mask`` (items,
             positions) says what is measured, else what they hold does (``attention_mask``, …).
-        tokenizer: The tokenizer of a model given as a module.
-        processor: The image processor or feature extractor of a model given as a module.
+        tokenizer: The tokenizer of a model given as a module, or the folder or hub id that has it.
+        processor: The image processor or feature extractor of a model given as a module, or the folder or hub id.
         field: The field of a ``.jsonl`` record, or the column of a table, that holds the data.
         max_length: Tokens a sequence, special tokens included: by default 128, and with ``chunk_words`` as many as the
             model takes (at most 512). Longer texts go on in the next sequence.

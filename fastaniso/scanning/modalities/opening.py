@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from torch import nn
@@ -45,8 +46,8 @@ def open_modality(
     if isinstance(data, Sounds):
         refuse("sounds", **text)
         processor = _own(processor, name, load_feature_extractor, "processor", "AutoFeatureExtractor")
-        if tokenizer is None and name is not None and data.transcribed and feeds_decoder(network):
-            tokenizer = load_tokenizer(name)
+        if data.transcribed and feeds_decoder(network) and (tokenizer is not None or name is not None):
+            tokenizer = _own(tokenizer, name, load_tokenizer, "tokenizer", "AutoTokenizer")
         return SpeechModality(
             data,
             network,
@@ -73,6 +74,8 @@ def open_modality(
 
 
 def _own(given: Any, name: str | None, load: Any, option: str, maker: str) -> Any:
+    if isinstance(given, str | os.PathLike):
+        return load(given)
     if given is not None:
         return given
     if name is None:
