@@ -1,7 +1,8 @@
 """All pairs of rows that lie on several ranks: shards go round a ring, and every pair is formed on one rank only.
 
 A rank forms the pairs of its own rows, then with the shards of the ranks after it, up to the one opposite: ⌊W/2⌋ + 1
-steps of W ranks. With the opposite one each of the two takes half. While a shard is paired the next one is on its way.
+steps of W ranks. With the opposite one the two share out their pairs, so that both form as many in all. While a shard
+is paired the next one is on its way.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Meeting:
-    """Two shards to be paired, all rows of ``ours`` with all of ``theirs``, which are ``owner``'s."""
+    """Rows of two shards to be paired, all of ``ours`` with all of ``theirs``, which are ``owner``'s."""
 
     ours: Shard
     theirs: Shard
@@ -77,23 +78,42 @@ class Ring:
                 theirs, wait = self._call(shard, step + 1)
             yield self._meeting(own, shard, step)
 
-    def owner(self, step: int) -> int:
-        """Whose shard is met in a step."""
-        return (self.rank + step) % self.size
+    def owner(self, rank: int, step: int) -> int:
+        """Whose shard a rank meets in a step."""
+        return (rank + step) % self.size
+
+    def shared(self, rank: int) -> int:
+        """Of the rows of a rank of the first half, how many it pairs with the shard opposite, which takes the others.
+
+        So many that both form equally many pairs in all, whatever the sizes of the shards.
+        """
+        opposite = rank + self.size // 2
+        ours, theirs = self.counts[rank], self.counts[opposite]
+        if not theirs:
+            return 0
+        rows = (self._unshared(opposite) - self._unshared(rank) + ours * theirs) / (2 * theirs)
+        return min(max(round(rows), 0), ours)
+
+    def _unshared(self, rank: int) -> float:
+        """Pairs of a rank's rows among themselves and with all shards that it meets, but for the opposite one."""
+        met = (self.counts[self.owner(rank, step)] for step in range(1, self.size // 2))
+        return self.counts[rank] * (self.counts[rank] / 2 + sum(met))
 
     def _call(self, held: Shard, step: int) -> tuple[Shard, Callable[[], None]]:
-        """Begin to hand on the shard at hand, and to receive the next one."""
-        owner = self.owner(step)
-        count, values = self.counts[owner], held.values
-        theirs = Shard(
-            torch.empty(count, values.shape[1], dtype=values.dtype, device=values.device),
-            torch.empty(count, dtype=torch.bool, device=values.device),
-            self.starts[owner],
-        )
+        """Begin to hand on the shard at hand, and to receive the next one: of the last one what is needed of it."""
         before, after = (self.rank - 1) % self.size, (self.rank + 1) % self.size
+        sent = held.part(*self._needed(before, step))
+        owner = self.owner(self.rank, step)
+        first, last = self._needed(self.rank, step)
+        values = held.values
+        theirs = Shard(
+            torch.empty(last - first, values.shape[1], dtype=values.dtype, device=values.device),
+            torch.empty(last - first, dtype=torch.bool, device=values.device),
+            self.starts[owner] + first,
+        )
         # A mask travels as bytes, which every back end can send.
         wait = exchange(
-            (values, held.mask.view(torch.uint8)),
+            (sent.values, sent.mask.view(torch.uint8)),
             before,
             (theirs.values, theirs.mask.view(torch.uint8)),
             after,
@@ -101,11 +121,13 @@ class Ring:
         )
         return theirs, wait
 
+    def _needed(self, rank: int, step: int) -> tuple[int, int]:
+        """Which rows of the shard that it meets in a step a rank needs (half-open)."""
+        owner = self.owner(rank, step)
+        return (self.shared(owner) if 2 * step == self.size and owner < rank else 0), self.counts[owner]
+
     def _meeting(self, own: Shard, theirs: Shard, step: int) -> Meeting:
-        owner = self.owner(step)
-        if 2 * step < self.size:
-            return Meeting(own, theirs, owner)
-        # Opposite each other: the rows of the rank of the smaller number are shared out.
-        if self.rank < owner:
-            return Meeting(own.part(0, own.count // 2), theirs, owner)
-        return Meeting(own, theirs.part(theirs.count // 2, theirs.count), owner)
+        owner = self.owner(self.rank, step)
+        if 2 * step == self.size and self.rank < owner:
+            own = own.part(0, self.shared(self.rank))
+        return Meeting(own, theirs, owner)

@@ -10,18 +10,18 @@ import torch
 import torch.distributed as dist
 
 from fastaniso.accumulator import Accumulator
-from fastaniso.distributed.exchange import agreed, exchange, gather_json, merge
-from fastaniso.distributed.ring import Ring, Shard
+from fastaniso.distributed.beginning import begin, sharded, told_of, viewed
+from fastaniso.distributed.exchange import agreed, exchange, merged, shared
+from fastaniso.distributed.ring import Meeting, Ring, Shard
 from fastaniso.functional.neighborhood import check_k
 from fastaniso.functional.pairwise import checked_options
 from fastaniso.ops import dispatch as ops
 from fastaniso.pairing.sets import run
 from fastaniso.pairing.tiles import Block, rows_in_block, visit_neighbors, visit_pairs, written
 from fastaniso.result import Description, NearestNeighbors, PairStatistics
-from fastaniso.rows import Rows, as_rows
-from fastaniso.state import Moments, Neighbors, Pairs
+from fastaniso.rows import Rows
+from fastaniso.state import Neighbors, Pairs
 from fastaniso.statistics.describe import describe as described
-from fastaniso.statistics.host import check_invalid_option, dropped_rows, to_host
 from fastaniso.statistics.pairs import pair_statistics
 
 
@@ -40,10 +40,18 @@ def describe(
     order of the ranks: bits depend on how rows are shared out only where kernels add float32 rows for a while, some
     1e-9. Arguments as for ``fastaniso.describe``.
     """
-    accumulator = Accumulator(gram=gram, backend=backend, invalid=invalid)
-    shard = _shard(hidden, mask, group)
-    agreed(lambda: accumulator.update(shard.values, shard.mask, start=shard.start), group)
-    return described(merge(accumulator.state, group), invalid=invalid)
+
+    def own() -> tuple[tuple[Accumulator, Rows], Any]:
+        accumulator = Accumulator(gram=gram, backend=backend, invalid=invalid)
+        rows = viewed(hidden, mask)
+        return (accumulator, rows), told_of(rows, {"call": "describe", "gram": gram, "invalid": invalid})
+
+    (accumulator, rows), told = shared(own, group)
+    shard, _ = sharded(rows, told, group)
+    state = merged(
+        lambda: accumulator.update(shard.values, shard.mask, start=shard.start).state, shard.values.device, group
+    )
+    return described(state, invalid=invalid)
 
 
 def pairs(
@@ -63,18 +71,30 @@ def pairs(
     paired: every pair is formed once, on one rank, in ⌊W/2⌋ + 1 steps, O(n² d/W) a rank; memory is that of three
     shards. Counts do not depend on the number of ranks. Arguments as for ``fastaniso.pairs``.
     """
-    options = agreed(lambda: checked_options(bins, thresholds, uniformity_t), group)
-    shard = _shard(hidden, mask, group)
-    ring, moments, name = _begin(shard, backend, invalid, group)
-    meetings = ring.meetings(shard)
-    empty = Pairs.empty(shard.values.shape[1], shard.values.device, **options)
-    state = run(visit_pairs(empty, _blocks(shard, name), backend=name), empty, 0, None)
-    for meeting in meetings:
-        # Of a pair the row that comes first is i.
-        first, second = sorted((meeting.ours, meeting.theirs), key=lambda met: met.start)
-        state = run(visit_pairs(state, _blocks(first, name), _blocks(second, name), backend=name), state, 0, None)
-    (counts,) = to_host(moments.counts)
-    return pair_statistics(merge(state, group), n=int(counts[0]), dropped=dropped_rows(counts, invalid))
+    begun = begin(
+        "pairs", lambda: checked_options(bins, thresholds, uniformity_t), hidden, mask, backend, invalid, group
+    )
+    shard, name = begun.shard, begun.backend
+    empty = Pairs.empty(shard.values.shape[1], shard.values.device, **begun.options)
+    meetings = begun.ring.meetings(shard)
+
+    def visited() -> Pairs:
+        try:
+            state = run(visit_pairs(empty, _blocks(shard, name), backend=name), empty, 0, None)
+            for meeting in meetings:
+                # Of a pair the row that comes first is i.
+                first, second = sorted((meeting.ours, meeting.theirs), key=lambda met: met.start)
+                tiles = visit_pairs(state, _blocks(first, name), _blocks(second, name), backend=name)
+                state = run(tiles, state, 0, None)
+        except Exception:
+            # What others wait for still goes round.
+            for _ in meetings:
+                pass
+            raise
+        return state
+
+    state = merged(visited, shard.values.device, group)
+    return pair_statistics(state, n=begun.n, dropped=begun.dropped)
 
 
 def nearest_neighbors(
@@ -92,63 +112,53 @@ def nearest_neighbors(
     that goes round the ring carries the lists of its rows along, and they come home at the end. ``hidden`` is
     ``[n, d]``; other arguments as for ``fastaniso.nearest_neighbors``.
     """
-    agreed(lambda: check_k("k", k), group)
-    shard = _shard(hidden, mask, group)
-    ring, moments, name = _begin(shard, backend, invalid, group)
-    kept = int(moments.counts[0])
-    agreed(lambda: _check_candidates(k, kept), group)
+
+    def options() -> dict[str, Any]:
+        check_k("k", k)
+        return {"k": k}
+
+    begun = begin("nearest_neighbors", options, hidden, mask, backend, invalid, group)
+    _check_candidates(k, begun.n)
+    shard, ring, name = begun.shard, begun.ring, begun.backend
     meetings = ring.meetings(shard)
     lists = _empty(shard, k, shard.start, shard.count)
-    own = run(visit_neighbors(lists, _blocks(shard, name), backend=name, in_place=True), lists, 0, None)
-    carried = own
+    failures: list[Exception] = []
+    own = carried = lists
+    try:
+        own = run(visit_neighbors(lists, _blocks(shard, name), backend=name, in_place=True), lists, 0, None)
+    except Exception as error:
+        failures.append(error)
     for step, meeting in enumerate(meetings, 1):
         # The lists of the shard that has come: from its owner none yet, later what others found.
         count, start = ring.counts[meeting.owner], ring.starts[meeting.owner]
         carried = _empty(shard, k, start, count) if step == 1 else _handed_on(carried, ring, start, count)
-        for block in _blocks(meeting.ours, name):
-            for other in _blocks(meeting.theirs, name):
-                found, back = ops.mutual_neighbors(
-                    block.load(), other.load(), k=k, backend=name, start=block.start, other_start=other.start
-                )
-                own = written(own, [found], in_place=True)
-                carried = written(carried, [back], in_place=True)
+        if failures:
+            continue  # what others wait for still goes round
+        try:
+            own, carried = _found(own, carried, meeting, name)
+        except Exception as error:
+            failures.append(error)
     if ring.steps:
         own = written(own, [_come_home(carried, ring, shard)], in_place=True)
+    agreed(lambda: _raise_first(failures), group)
     return NearestNeighbors(own.cosines, own.indices)
 
 
-def _shard(hidden: Any, mask: Any, group: dist.ProcessGroup | None) -> Shard:
-    """The rank's rows behind those of the ranks before it; all ranks have rows of one kind, or all raise."""
-
-    def view() -> Rows:
-        rows = as_rows(hidden, mask)
-        if rows.values.shape[0] != 1:
-            raise ValueError(f"hidden: expected rows [n, d] at one stride, got shape {tuple(rows.values.shape)}")
-        return rows
-
-    rows = agreed(view, group)
-    told = gather_json([rows.count, rows.dim, str(rows.dtype)], group)
-    rank = dist.get_rank(group)
-    for other, (_, dim, dtype) in enumerate(told):
-        if [dim, dtype] != told[0][1:]:
-            raise ValueError(
-                f"hidden: rank 0 has rows of {told[0][1]} numbers in {told[0][2]}, rank {other} of {dim} in {dtype}; "
-                "all ranks need rows of one kind"
+def _found(own: Neighbors, carried: Neighbors, meeting: Meeting, backend: str) -> tuple[Neighbors, Neighbors]:
+    """The rank's lists and those of the shard it has met, with what each is to the other."""
+    for block in _blocks(meeting.ours, backend):
+        for other in _blocks(meeting.theirs, backend):
+            found, back = ops.mutual_neighbors(
+                block.load(), other.load(), k=own.k, backend=backend, start=block.start, other_start=other.start
             )
-    values = rows.values[0].contiguous()
-    kept = torch.ones(rows.count, dtype=torch.bool, device=values.device) if rows.mask is None else rows.mask[0]
-    return Shard(values, kept, sum(count for count, _, _ in told[:rank]))
+            own = written(own, [found], in_place=True)
+            carried = written(carried, [back], in_place=True)
+    return own, carried
 
 
-def _begin(shard: Shard, backend: str, invalid: str, group: dist.ProcessGroup | None) -> tuple[Ring, Moments, str]:
-    """The ring, what one pass tells of the rows of all ranks, and the kernel that runs."""
-    agreed(lambda: check_invalid_option(invalid), group)
-    name = agreed(lambda: ops.resolve(backend, shard.values.device), group)
-    moments = merge(ops.moments(shard.rows, backend=name, start=shard.start), group)
-    # The same counts on every rank, so that all raise or none.
-    dropped_rows(to_host(moments.counts)[0], invalid)
-    counts = [int(count) for count in gather_json(shard.count, group)]
-    return Ring(counts, group), moments, name
+def _raise_first(failures: list[Exception]) -> None:
+    for failure in failures:
+        raise failure
 
 
 def _blocks(shard: Shard, backend: str) -> list[Block]:
@@ -173,9 +183,8 @@ def _handed_on(carried: Neighbors, ring: Ring, start: int, count: int) -> Neighb
 
 def _come_home(carried: Neighbors, ring: Ring, shard: Shard) -> Neighbors:
     """The lists that are held to their owner, and the rank's own from who holds them."""
-    return _swapped(
-        carried, ring, ring.owner(ring.steps), (ring.rank - ring.steps) % ring.size, shard.start, shard.count
-    )
+    to, source = ring.owner(ring.rank, ring.steps), (ring.rank - ring.steps) % ring.size
+    return _swapped(carried, ring, to, source, shard.start, shard.count)
 
 
 def _swapped(carried: Neighbors, ring: Ring, to: int, source: int, start: int, count: int) -> Neighbors:
