@@ -17,6 +17,8 @@ import torch.distributed as dist
 
 import fastaniso
 from fastaniso import distributed
+from fastaniso.distributed.exchange import gather_json
+from fastaniso.distributed.ring import Ring, Shard
 from fastaniso.distributed.starting import meet
 from fastaniso.ops import dispatch
 from fastaniso.rows import as_rows
@@ -176,6 +178,103 @@ def test_a_mistake_on_one_rank_raises_on_all(tmp_path: Path) -> None:
         assert "both states" in told[5]
 
 
+def test_all_ranks_have_to_ask_for_the_same(tmp_path: Path) -> None:
+    def body(rank: int) -> Any:
+        own = share(ROWS, 3, rank)
+        told = []
+        for call in (
+            lambda: distributed.pairs(own, bins=64 + rank % 2),
+            lambda: distributed.nearest_neighbors(own, 4 + rank // 2),
+            lambda: distributed.pairs(own, invalid=("raise", "omit", "raise")[rank]),
+            lambda: distributed.pairs(own) if rank < 2 else distributed.describe(own),
+            lambda: distributed.merge(dispatch.pairs(as_rows(own), bins=8 + rank % 2, backend="cpu")),
+            lambda: distributed.merge((dispatch.gram if rank == 2 else dispatch.moments)(as_rows(own), backend="cpu")),
+        ):
+            with pytest.raises((ValueError, distributed.RankError)) as told_of:
+                call()
+            told.append(str(told_of.value))
+        return told
+
+    for told in values(on_ranks(3, tmp_path, body)):
+        assert told[0].startswith("bins: rank 0 has 64, rank 1 65; all ranks need the same")
+        assert told[1].startswith("k: rank 0 has 4, rank 2 5;")
+        assert told[2].startswith("invalid: rank 0 has 'raise', rank 1 'omit';")
+        assert told[3].startswith("call: rank 0 has 'pairs', rank 2 'describe';")
+        assert "8 bins" in told[4]
+        assert "9 bins" in told[4]
+        assert "expected one kind on all ranks, got Moments, Gram" in told[5]
+
+
+@pytest.mark.parametrize("size", [2, 5])
+@pytest.mark.parametrize("call", ["pairs", "nearest_neighbors"])
+def test_a_kernel_that_fails_on_one_rank_raises_on_all(size: int, call: str, tmp_path: Path) -> None:
+    """Whether with its own rows or in the middle of the ring: nobody is left waiting, and the next call works."""
+
+    def body(rank: int) -> Any:
+        told = []
+        for fails_at in range(1, size // 2 + 2):
+            with pytest.MonkeyPatch.context() as patch:
+                if rank == 1:
+                    fail_at(patch, fails_at)
+                try:
+                    distributed.pairs(share(ROWS, size, rank)) if call == "pairs" else distributed.nearest_neighbors(
+                        share(ROWS, size, rank), 3
+                    )
+                except Exception as error:
+                    told.append(f"{type(error).__name__}: {error}")
+        return told, distributed.pairs(share(ROWS, size, rank)).mean
+
+    def fail_at(patch: pytest.MonkeyPatch, number: int) -> None:
+        seen: list[None] = []
+
+        def counting(real: Callable[..., Any]) -> Callable[..., Any]:
+            def op(*arguments: Any, **options: Any) -> Any:
+                seen.append(None)
+                if len(seen) == number:
+                    raise MemoryError("no more of it")
+                return real(*arguments, **options)
+
+            return op
+
+        for name in ("pairs", "neighbors", "mutual_neighbors"):
+            patch.setattr(dispatch, name, counting(getattr(dispatch, name)))
+
+    found = values(on_ranks(size, tmp_path, body))
+    for rank, (told, mean) in enumerate(found):
+        message = "MemoryError: no more of it"
+        assert told == [message if rank == 1 else f"RankError: rank 1: {message}"] * (size // 2 + 1)
+        assert mean == pytest.approx(fastaniso.pairs(ROWS).mean, rel=1e-7)
+
+
+UNEVEN = ([100, 100], [60, 140], [10, 300], [80, 30, 50, 40], [70, 1, 60, 9, 90, 80], [0, 5], [50] * 5)
+
+
+@pytest.mark.parametrize("counts", UNEVEN, ids=str)
+def test_opposite_ranks_form_equally_many_pairs(counts: list[int], tmp_path: Path) -> None:
+    size, half = len(counts), len(counts) // 2
+
+    def body(rank: int) -> Any:
+        own = Shard(torch.zeros(counts[rank], 2), torch.ones(counts[rank], dtype=torch.bool), sum(counts[:rank]))
+        met = [m.ours.count * m.theirs.count for m in Ring(counts, None).meetings(own)]
+        return own.count * (own.count - 1) // 2 + sum(met), met[-1]
+
+    formed = values(on_ranks(size, tmp_path, body))
+    n = sum(counts)
+    assert sum(pairs for pairs, _ in formed) == n * (n - 1) // 2
+    for rank in range(half if size % 2 == 0 else 0):
+        (less, _), (more, last_of_more) = sorted((formed[rank], formed[rank + half]))
+        # To the pairs of one row, unless one has more to do without those that both could form.
+        assert more - less <= max(counts) or last_of_more == 0
+
+
+def test_what_all_ranks_tell_may_be_long(tmp_path: Path) -> None:
+    def body(rank: int) -> Any:
+        return [gather_json({"text": "ü" * length * rank}, None) for length in (1, 3000, 100_000)]
+
+    expected = [[{"text": "ü" * length * rank} for rank in range(3)] for length in (1, 3000, 100_000)]
+    assert values(on_ranks(3, tmp_path, body)) == [expected] * 3
+
+
 def test_omitted_rows_are_counted_over_all_ranks(tmp_path: Path) -> None:
     def body(rank: int) -> Any:
         own = share(ROWS, 2, rank).clone()
@@ -210,8 +309,6 @@ def test_a_scan_by_several_ranks(size: int, tmp_path: Path) -> None:
         described = site.description
         expected = [described.mean_cosine, described.isoscore, site.within_sequence, site.across_sequences]
         assert figures == pytest.approx(expected, rel=1e-6)
-    with pytest.raises(ValueError, match="attention: attentions are not merged over ranks"):
-        fastaniso.scan(tiny.model("bert"), texts, group=object(), attention=True, **options)
 
 
 def test_a_rank_that_never_starts_is_named(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ class Ring:
     def _unshared(self, rank: int) -> float:
         """Pairs of a rank's rows among themselves and with all shards that it meets, but for the opposite one."""
         met = (self.counts[self.owner(rank, step)] for step in range(1, self.size // 2))
-        return self.counts[rank] * (self.counts[rank] / 2 + sum(met))
+        return self.counts[rank] * ((self.counts[rank] - 1) / 2 + sum(met))
 
     def _call(self, held: Shard, step: int) -> tuple[Shard, Callable[[], None]]:
         """Begin to hand on the shard at hand, and to receive the next one: of the last one what is needed of it."""
