@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-from torch import nn
-
-from fastaniso.models import Anatomy
-from fastaniso.scanning.attention.reader import AttentionReader
-from fastaniso.scanning.modalities import Modality
 from fastaniso.scanning.provenance import model_provenance, versions
-from fastaniso.scanning.reader import Reader
+from fastaniso.scanning.readers import Readers
 from fastaniso.scanning.result import ScanResult, TokenCounts
+from fastaniso.scanning.subject import Subject
 
 
-def outcome(
-    name: str,
-    network: nn.Module,
-    modality: Modality,
-    anatomy: Anatomy,
-    reader: Reader,
-    heads: AttentionReader | None,
-    seconds: float,
-    *,
-    complete: bool,
-    partial: bool = False,
-) -> ScanResult:
+def outcome(subject: Subject, readers: Readers, seconds: float, *, complete: bool, partial: bool = False) -> ScanResult:
     """``partial`` leaves out rows that cannot be normalised whatever was asked, rather than lose the rest."""
     partial = partial or not complete
+    modality, anatomy, reader = subject.modality, subject.anatomy, readers.hidden
     tokens = TokenCounts(
         kept=reader.kept,
         dropped=reader.dropped,
@@ -49,7 +35,7 @@ def outcome(
         notes.append("the scan ended early: the sites that the last batch did not reach lack its rows")
     notes += [note for site in sites for note in site.description.notes]
     return ScanResult(
-        model=name,
+        model=subject.name,
         data=modality.name,
         tokens=tokens,
         sites=sites,
@@ -57,11 +43,11 @@ def outcome(
         seconds=seconds,
         complete=complete,
         provenance={
-            **model_provenance(network),
+            **model_provenance(subject.network),
             **modality.provenance,
             "mask": modality.mask,
             "versions": versions(),
         },
         states=reader.states(),
-        attention=heads.result(partial=partial) if heads else None,
+        attention=readers.heads.result(partial=partial) if readers.heads else None,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -15,7 +15,6 @@ from fastaniso.models.masks import Mask
 from fastaniso.scanning.modalities import ModelBatch
 from fastaniso.scanning.result import SiteResult
 from fastaniso.scanning.site import SiteAccumulator
-from fastaniso.state import CorruptStateError
 
 
 class Reader:
@@ -34,12 +33,11 @@ class Reader:
         self._dropped: dict[str, Counter[str]] = {site: Counter() for site in self._sites}
         self._kept: Counter[str] = Counter()
         self.batches = self.items = 0
-        self.is_between_batches = True
 
-    def begin(self, batch: ModelBatch) -> None:
-        """The batch whose states come next."""
-        self.is_between_batches = False
+    def begin(self, batch: ModelBatch, first: int) -> None:
+        """The batch whose states come next; ``first`` items of the data come before it."""
         self._batch = batch
+        self._first = first
         self._masks: dict[Any, Mask] = {}
         self._placed: dict[Any, tuple[Tensor, Tensor]] = {}
 
@@ -56,7 +54,7 @@ class Reader:
         if place not in self._placed:
             items = torch.arange(shape[0]).repeat_interleave(shape[1])
             self._placed[place] = mask.keep.to(rows.device), items.to(rows.device)
-        self._sites[site].update(rows, *self._placed[place], first=self.items, source=self._source)
+        self._sites[site].update(rows, *self._placed[place], first=self._first, source=self._source)
         self._dropped[site].update(mask.dropped)
         self._kept[site] += mask.kept
 
@@ -64,39 +62,43 @@ class Reader:
         """Count the batch as read; measured positions of the first stack in it."""
         self.batches += 1
         self.items += self._batch.items
-        self.is_between_batches = True
         first = self._anatomy.stacks[0].prefix
         return sum(mask.kept for (prefix, _), mask in self._masks.items() if prefix == first)
 
     def record(self) -> dict[str, Any]:
-        """What was read beside the states: numbers and words, as ``take_up`` takes them."""
+        """What was read beside the states: numbers and words, as ``add`` takes them."""
         within = {site: sums.within for site, sums in self._sites.items()}
         counts = {"kept": self._kept, "dropped": self._dropped}
         return {"batches": self.batches, "items": self.items, "within": within, **counts}
 
-    def take_up(self, record: Mapping[str, Any], states: Mapping[str, Any]) -> None:
-        """Go on from what ``record`` and ``states`` gave, in a reader of the same sites and options."""
-        if states.keys() != {f"{site}{end}" for site in self._sites for end in ("", ".groups")}:
-            raise CorruptStateError("resume: states of other sites than this model has; start anew in another folder")
+    def add(self, record: Mapping[str, Any], states: Callable[[str], Any]) -> None:
+        """Also what a reader of the same sites and options had read: its record, and its states by name."""
         for site, sums in self._sites.items():
-            sums.take_up(states[site], states[f"{site}.groups"], record["within"][site])
-        self.batches, self.items = int(record["batches"]), int(record["items"])
-        self._kept = Counter(record["kept"])
-        self._dropped = {site: Counter(record["dropped"][site]) for site in self._sites}
+            sums.add(states(site), states(f"{site}.groups"), record["within"][site])
+        self._count(record)
 
     def gather(self, device: torch.device, group: Any) -> None:
         """Become what all ranks of a process group have read, site by site; on every rank."""
+        own = self.record()
         for site, sums in self._sites.items():
             sums.gather(self._stacks[site].dim, device, group)
-        own = [self.batches, self.items, self._kept, self._dropped]
         self.batches = self.items = 0
         self._kept, self._dropped = Counter(), {site: Counter() for site in self._sites}
-        for batches, items, kept, dropped in gather_json(own, group):
-            self.batches += batches
-            self.items += items
-            self._kept.update(kept)
-            for site, counts in dropped.items():
-                self._dropped[site].update(counts)
+        for record in gather_json(own, group):
+            self._count(record)
+
+    def cover(self, identity: str | None) -> None:
+        """Say that all of the data was read, under one name, whatever names its parts were read under."""
+        if identity is not None:
+            for sums in self._sites.values():
+                sums.cover(identity)
+
+    def _count(self, record: Mapping[str, Any]) -> None:
+        self.batches += int(record["batches"])
+        self.items += int(record["items"])
+        self._kept.update(record["kept"])
+        for site, counts in record["dropped"].items():
+            self._dropped[site].update(counts)
 
     @property
     def kept(self) -> int:

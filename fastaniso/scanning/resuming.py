@@ -1,8 +1,13 @@
-"""A scan under way, kept in a folder: after a kill it goes on behind the batch that was last kept."""
+"""A scan under way, kept in a folder: after a kill it goes on behind the batches that were last kept.
+
+``record.json`` says of what scan, and which run by how many ranks is under way; ``run-1/rank-0`` and so on hold what
+each rank has read. A run by as many ranks as the last goes on with what those kept. Another number of ranks begins a
+run of its own: it leaves what is there as it is, reads the batches that nobody had kept, and adds the others' states
+at its end.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -13,38 +18,63 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from fastaniso._version import __version__
 from fastaniso.scanning.checkpoint import SECONDS, SHARE
-from fastaniso.scanning.reader import Reader
-from fastaniso.sources.source import file_fingerprint
-from fastaniso.state import CorruptStateError, load_state, save_state
+from fastaniso.scanning.dealing import Deal
+from fastaniso.scanning.part import Part
+from fastaniso.scanning.readers import Readers
+from fastaniso.state import CorruptStateError, StateMismatchError
 
 UNDER_WAY = "scan-under-way"
-FORMAT_VERSION = 1
-_NUMBERS = 64
+FORMAT_VERSION = 2
 
 
 class ScanCheckpoint:
-    """What ``reader`` has read, in ``folder``, and of what scan: ``identity``, anything that its figures depend on.
+    """What one of ``size`` ranks has read, in ``folder``, and of what scan: ``identity``, all that figures depend on.
 
-    Each time it is kept in a folder of its own, and a short file, replaced by atomic rename, says which counts: a scan
-    that is killed while it writes goes on from the time before.
+    Every rank makes one, on a folder that all of them see: the first calls ``begin``, and then all ``look``.
     """
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any], reader: Reader, device: torch.device) -> None:
-        """Take up what is in the folder, on ``device``; ``ValueError`` if it is of another scan."""
+    def __init__(self, folder: Path, identity: Mapping[str, Any], rank: int, size: int) -> None:
+        """Nothing is read or written yet."""
         self._folder = folder / UNDER_WAY
         self._identity = json.loads(json.dumps({**identity, "fastaniso": __version__}))
-        self._reader = reader
+        self._rank, self._size = rank, size
         self._at, self._pause = time.monotonic(), SECONDS
-        if self._record.is_file():
-            self._take_up(device)
+        self._kept = 0
 
-    @property
-    def _record(self) -> Path:
-        return self._folder / "record.json"
+    def begin(self) -> None:
+        """Find the run to go on with, or begin one; ``ValueError`` if the folder holds what another scan has kept."""
+        if not self._record.is_file():
+            self._write(())
+            return
+        content = self._read()
+        before, size = _runs(content), int(content["ranks"])
+        last = tuple(_batches(self._place(len(before) + 1, rank)) for rank in range(size))
+        if not any(map(sum, (*before, last))):
+            self._write(())  # nothing would be lost, whatever it was of
+            return
+        self._check(content)
+        if size != self._size:
+            self._write((*before, last))
+
+    def look(self) -> Deal:
+        """What this rank is to read; ``ValueError`` if the folder is of another scan, or not the one of all ranks."""
+        if not self._record.is_file():
+            raise ValueError(f"resume: {self._record} is not seen here: all ranks need one folder")
+        content = self._read()
+        self._check(content)
+        self._before = _runs(content)
+        return Deal(self._rank, self._size, self._before)
+
+    def take_up(self, readers: Readers, device: torch.device) -> None:
+        """Give ``readers``, which are empty, what this rank had kept, on ``device``; what they read will be kept."""
+        self._readers, self._device = readers, device
+        self._own = Part(self._place(len(self._before) + 1, self._rank))
+        if record := self._own.record():
+            readers.take_up(record, self._own.states(record, device))
+            self._kept = readers.hidden.batches
 
     def keep(self) -> None:
         """After a batch: write, if the last time is long ago."""
@@ -54,68 +84,89 @@ class ScanCheckpoint:
     def save(self) -> None:
         """Write everything."""
         began = time.monotonic()
-        place = f"after-{self._reader.batches}"
-        (self._folder / place).mkdir(parents=True, exist_ok=True)
-        for name, state in self._reader.states().items():
-            save_state(state, self._folder / place / f"{name}.safetensors")
-        record = {"kind": UNDER_WAY, "format": FORMAT_VERSION, "states": place, **self._reader.record()}
-        temporary = self._folder / f".record.{os.getpid()}"
-        temporary.write_text(json.dumps({**record, "identity": self._identity}, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, self._record)
-        self._drop_all_but(place)
+        self._own.write(self._readers.states, self._readers.record())
+        self._kept = self._readers.hidden.batches
         self._at = time.monotonic()
         # Large states are kept more rarely.
         self._pause = max(SECONDS, (self._at - began) / SHARE)
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Whatever ends the body early, whole batches are kept; at its end nothing is left in the folder."""
+        """Whatever ends the body early, whole batches are kept."""
         try:
             yield
         except BaseException:
-            if self._reader.batches and self._reader.is_between_batches:
+            if self._readers.is_resumable and self._readers.hidden.batches > self._kept:
                 self.save()
             raise
+
+    def add_earlier_runs(self, *, alone: bool = False) -> None:
+        """Add to the readers what the ranks of earlier runs had read: this rank's share of them, or ``alone`` all."""
+        parts = [
+            (self._place(run, rank), count)
+            for run, counts in enumerate(self._before, 1)
+            for rank, count in enumerate(counts)
+            if count
+        ]
+        for folder, count in parts if alone else parts[self._rank :: self._size]:
+            part = Part(folder)
+            record = part.record()
+            if record is None or record["batches"] != count:
+                raise StateMismatchError(
+                    f"resume: {folder} is not as it was when this run began: another run of the scan goes on in it; "
+                    f"end that one, delete {self._folder}, and start anew"
+                )
+            self._readers.add(record, part.states(record, self._device))
+
+    def remove(self) -> None:
+        """At the end of the scan: nothing is left in the folder."""
+        self._record.unlink(missing_ok=True)  # first, so that nobody goes on with half of the rest
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _take_up(self, device: torch.device) -> None:
+    @property
+    def _record(self) -> Path:
+        return self._folder / "record.json"
+
+    def _place(self, run: int, rank: int) -> Path:
+        return self._folder / f"run-{run}" / f"rank-{rank}"
+
+    def _write(self, before: tuple[tuple[int, ...], ...]) -> None:
+        if not before:
+            shutil.rmtree(self._folder, ignore_errors=True)  # what is there, nobody goes on with
+        self._folder.mkdir(parents=True, exist_ok=True)
+        content = {"kind": UNDER_WAY, "format": FORMAT_VERSION, "before": before, "ranks": self._size}
+        temporary = self._folder / f".record.{os.getpid()}"
+        temporary.write_text(json.dumps({**content, "identity": self._identity}, indent=2) + "\n", encoding="utf-8")
+        os.replace(temporary, self._record)
+
+    def _read(self) -> dict[str, Any]:
         try:
-            content = json.loads(self._record.read_text(encoding="utf-8"))
-            sound = content["kind"] == UNDER_WAY and content["format"] == FORMAT_VERSION
-            known, place = content["identity"], Path(content["states"]).name
-        except (ValueError, KeyError, TypeError) as error:
+            content: dict[str, Any] = json.loads(self._record.read_text(encoding="utf-8"))
+            if content["kind"] != UNDER_WAY or content["format"] != FORMAT_VERSION:
+                raise ValueError(f"of format {content['format']}, and not {FORMAT_VERSION}")
+            _ = content["identity"].items(), _runs(content), int(content["ranks"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CorruptStateError(f"resume: {self._record} is damaged ({error!r}); delete {self._folder}") from error
-        different = [name for name in self._identity if not sound or known.get(name) != self._identity[name]]
-        if different:
+        return content
+
+    def _check(self, content: Mapping[str, Any]) -> None:
+        known = content["identity"]
+        if different := [name for name in self._identity if known.get(name) != self._identity[name]]:
             raise ValueError(
                 f"resume: {self._folder} holds a scan of other {', '.join(different)}; choose another folder, or "
                 "delete this one to start anew"
             )
-        files = sorted((self._folder / place).glob("[!.]*.safetensors"))
-        states = {path.name.removesuffix(".safetensors"): load_state(path).to(device) for path in files}
-        self._reader.take_up(content, states)
-        self._drop_all_but(place)
-
-    def _drop_all_but(self, place: str) -> None:
-        for old in self._folder.glob("after-*"):
-            if old.name != place:
-                shutil.rmtree(old, ignore_errors=True)
 
 
-def fingerprint_of_data(data: Any) -> list[Any]:
-    """Names, sizes and times of files; ``ValueError`` for data in memory, which nothing tells from other data."""
-    paths = [data] if isinstance(data, os.PathLike) else data
-    if not isinstance(paths, list | tuple) or not all(isinstance(path, os.PathLike) for path in paths):
-        raise ValueError("resume: data in memory cannot be told from other data; pass paths, or leave resume out")
-    files = [file for path in map(Path, paths) for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
-    return [file_fingerprint(file) for file in files if file.is_file()]
+def is_kept(folder: Path) -> bool:
+    """Whether a scan is under way in the folder of its results, with something to go on from."""
+    return any((folder / UNDER_WAY).glob("run-*/rank-*/record.json"))
 
 
-def fingerprint_of_weights(network: nn.Module) -> str:
-    """A digest of the first numbers of each parameter, so that another checkpoint of one model is another."""
-    digest = hashlib.sha256()
-    for name, parameter in network.named_parameters():
-        first = parameter.detach().flatten()[:_NUMBERS].to("cpu", torch.float64)
-        digest.update(name.encode())
-        digest.update(first.numpy().tobytes())
-    return digest.hexdigest()
+def _runs(content: Mapping[str, Any]) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(int(count) for count in counts) for counts in content["before"])
+
+
+def _batches(folder: Path) -> int:
+    record = Part(folder).record()
+    return int(record["batches"]) if record else 0

@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
-from dataclasses import replace
-from itertools import chain, islice
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from fastaniso.distributed.exchange import agreed
-from fastaniso.models import Anatomy, find_stacks, load_model, tapped
-from fastaniso.models.masks import MaskError
-from fastaniso.planning.plan import plan
+from fastaniso.distributed.exchange import RankError, agreed
 from fastaniso.progress import Meter, Report, reporter
-from fastaniso.scanning.attention.positions import BatchPositions
-from fastaniso.scanning.attention.reader import AttentionReader
-from fastaniso.scanning.modalities import Modality, ModelBatch, check_counts, open_modality
+from fastaniso.scanning.alarm import Alarm
+from fastaniso.scanning.dealing import Deal
+from fastaniso.scanning.fingerprints import fingerprint_of_data, fingerprint_of_weights
+from fastaniso.scanning.modalities import Modality, check_counts
 from fastaniso.scanning.outcome import outcome
 from fastaniso.scanning.provenance import model_provenance
-from fastaniso.scanning.reader import Reader
+from fastaniso.scanning.readers import Readers
 from fastaniso.scanning.result import ScanResult
-from fastaniso.scanning.resuming import ScanCheckpoint, fingerprint_of_data, fingerprint_of_weights
+from fastaniso.scanning.resuming import ScanCheckpoint
 from fastaniso.scanning.stopped import ScanInterrupted, ScanInvalidRowsError, ScanStoppedError
+from fastaniso.scanning.subject import Subject, open_subject
 from fastaniso.sources import Data, as_data
 from fastaniso.statistics.host import InvalidRowsError
+
+T = TypeVar("T")
 
 
 def scan(
@@ -92,158 +91,144 @@ def scan(
         memory_limit: ``MemoryError`` before the scan if the states of all sites take more.
         group: A process group of torch.distributed (``torch.distributed.group.WORLD`` for all): each rank runs its
             model on every so many-th batch, and all get the result of all, which one process would give up to
-            rounding. Not with ``attention``.
-        resume: A folder to keep the states in every few seconds; a scan of the same model and data with the same
-            options that was killed goes on from there. Of files only, by one process, without ``attention``.
+            rounding. An error on one of them stops all.
+        resume: A folder to keep the states in every few seconds, one that all ranks see; a scan of the same model and
+            data with the same options that was killed goes on from there, to the same bits, and by another number of
+            ranks to the same up to rounding. Of files only.
         progress: True for a bar on stderr, or a function that is given a ``Progress`` after each batch.
 
     Raises:
         ModelNotFoundError: There is no such model.
         InvalidRowsError: A hidden state cannot be normalised and ``invalid="raise"``. It is a ``ScanInvalidRowsError``,
             whose ``result`` leaves such states out.
-        ScanStoppedError: An error after the first batch; its ``result`` holds what was measured until then. So does
-            that of ``ScanInterrupted``, a ``KeyboardInterrupt``.
+        ScanStoppedError: An error after the first batch; its ``result`` holds what was measured until then, by ranks
+            what the rank has measured. So does that of ``ScanInterrupted``, a ``KeyboardInterrupt``.
     """
     check_counts(max_length=max_length, chunk_words=chunk_words, batch_size=batch_size)
     check_counts(max_tokens=max_tokens, max_items=max_items)
-    if attention and group is not None:
-        raise ValueError("attention: attentions are not merged over ranks; scan them by one process")
-    if resume is not None and (attention or group is not None):
-        raise ValueError("resume: a scan with attention, or by several ranks, is not kept while it is under way")
-    source = as_data(data, field=field)
-    name, network = _model(model, device, dtype)
-    modality = open_modality(
-        source,
-        network,
-        None if isinstance(model, nn.Module) else os.fspath(model),
-        tokenizer=tokenizer,
-        processor=processor,
-        max_length=max_length,
-        chunk_words=chunk_words,
-        max_seconds=max_seconds,
-        batch_size=batch_size,
-        max_tokens=max_tokens,
-        max_items=max_items,
-    )
-    training = network.training
-    network.eval()
-    try:
-        with torch.no_grad(), reporter(progress) as report:
-            meter = Meter(report, "measuring", modality.unit, total=modality.limit, total_bytes=modality.size)
-            first, stream = _peek(modality)
-            anatomy = _anatomy(network, modality, first)
-            _check_memory(anatomy, first, gram=gram, backend=backend, memory_limit=memory_limit, network=network)
-            rank, size = (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
-            # What a rank has read is named after it, so that no two seem to have read the same rows.
-            identity = modality.identity
-            if group is not None and identity is not None:
-                identity = f"{identity} #{rank}"
-            reader = Reader(anatomy, identity, gram=gram, backend=backend, invalid=invalid)
-            heads = AttentionReader(network, anatomy.stacks, backend=backend, invalid=invalid) if attention else None
+    rank, size = (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
+    alarm = None if group is None else Alarm(group)
 
-            checkpoint = None
-            if resume is not None:
-                told = {
-                    "model": {**model_provenance(network), "weights": fingerprint_of_weights(network)},
-                    "data": [modality.name, fingerprint_of_data(data)],
-                    "options": {**modality.provenance, "gram": gram, "invalid": invalid, "backend": backend},
-                    "limits": [max_tokens, max_items, batch_size],
-                }
-                checkpoint = ScanCheckpoint(Path(resume), told, reader, _device(network))
-                if reader.kept:
-                    meter.step(reader.kept)
+    def opened() -> tuple[str, nn.Module, Modality]:
+        return open_subject(
+            model,
+            as_data(data, field=field),
+            device=device,
+            dtype=dtype,
+            tokenizer=tokenizer,
+            processor=processor,
+            max_length=max_length,
+            chunk_words=chunk_words,
+            max_seconds=max_seconds,
+            batch_size=batch_size,
+            max_tokens=max_tokens,
+            max_items=max_items,
+        )
 
-            def read() -> None:
-                with tapped(network, anatomy.stacks, reader.receive), heads.attached() if heads else nullcontext():
-                    for batch in islice(stream, rank + size * reader.batches, None, size):
-                        on_device = batch.to(*_place(network, modality))
-                        reader.begin(on_device)
-                        if heads:
-                            heads.begin(BatchPositions(on_device, anatomy.stacks))
-                        network(**on_device.arguments)
-                        if heads:
-                            heads.check()
-                        meter.step(reader.end(), batch.bytes * size)
+    def looked_at() -> tuple[Subject, ScanCheckpoint | None]:
+        subject = Subject.of(name, network, modality)
+        subject.check_memory(memory_limit, gram=gram, backend=backend)
+        if resume is None:
+            return subject, None
+        told = {
+            "model": {
+                **model_provenance(network),
+                "device": subject.device.type,  # each rank has its own of a kind
+                "weights": fingerprint_of_weights(network),
+            },
+            "data": [modality.name, fingerprint_of_data(data)],
+            "options": {**modality.provenance, "gram": gram, "attention": attention, "invalid": invalid},
+            "backend": backend,
+            "limits": [max_tokens, max_items, batch_size],
+        }
+        checkpoint = ScanCheckpoint(Path(resume), told, rank, size)
+        if rank == 0:
+            checkpoint.begin()
+        return subject, checkpoint
+
+    def prepared() -> tuple[Readers, Deal]:
+        deal = Deal(rank, size) if checkpoint is None else checkpoint.look()
+        # What is read by several, or in several runs, has names that differ, so that nothing seems to be read twice.
+        shared = deal.size > 1 or deal.before
+        identity = modality.identity
+        if identity is not None and shared:
+            identity = f"{identity} #{len(deal.before) + 1}.{rank}"
+        readers = Readers(subject, identity, gram=gram, attention=attention, backend=backend, invalid=invalid)
+        if shared or checkpoint is not None:
+            readers.learn()
+        if checkpoint is not None:
+            checkpoint.take_up(readers, subject.device)
+        return readers, deal
+
+    name, network, modality = _on_all(opened, group)
+    with _evaluated(network), torch.no_grad(), reporter(progress) as report:
+        subject, checkpoint = _on_all(looked_at, group)
+        readers, deal = _on_all(prepared, group)
+        done = readers.hidden.batches
+        meter = Meter(
+            *(report, "measuring", modality.unit),
+            total=modality.limit,
+            total_bytes=modality.size,
+            done=readers.hidden.kept,
+        )
+        number = 0
+
+        def read() -> None:
+            nonlocal number
+            try:
+                with readers.attached():
+                    for turn in deal.turns(subject.stream, done):
+                        number = turn.number
+                        measured = readers.read(turn)
+                        number += 1
+                        meter.step(measured, turn.bytes)
                         if checkpoint:
                             checkpoint.keep()
+                        if alarm:
+                            alarm.check()
+            except Exception as error:
+                if alarm and not isinstance(error, RankError):
+                    alarm.ring(error)
+                raise
 
-            try:
-                if group is None:
-                    with checkpoint.kept() if checkpoint else nullcontext():
-                        read()
-                else:
-                    agreed(read, group)
-                    reader.gather(_device(network), group)
-            except (Exception, KeyboardInterrupt) as error:
-                if not reader.batches:
-                    raise
-                kept = outcome(name, network, modality, anatomy, reader, heads, meter.seconds, complete=False)
-                if isinstance(error, KeyboardInterrupt):
-                    raise ScanInterrupted(kept) from error
-                raise ScanStoppedError(f"{error} (in batch {reader.batches}, counted from 0)", kept) from error
-    finally:
-        network.train(training)
-    end = (name, network, modality, anatomy, reader, heads, meter.seconds)
+        try:
+            with checkpoint.kept() if checkpoint else nullcontext():
+                _on_all(read, group)
+        except (Exception, KeyboardInterrupt) as error:
+            if not readers.hidden.batches:
+                raise
+            if checkpoint and group is None:
+                checkpoint.add_earlier_runs()
+            kept = outcome(subject, readers, meter.seconds, complete=False)
+            if isinstance(error, KeyboardInterrupt):
+                raise ScanInterrupted(kept) from error
+            where = "" if isinstance(error, RankError) else f" (in batch {number}, counted from 0)"
+            raise ScanStoppedError(f"{error}{where}", kept) from error
+        if checkpoint:
+            _on_all(checkpoint.add_earlier_runs, group)
+        if group is not None:
+            readers.gather(group)
+        readers.hidden.cover(modality.identity)
+        if checkpoint and rank == 0:
+            checkpoint.remove()
+    end = (subject, readers, meter.seconds)
     try:
         return outcome(*end, complete=True)
     except InvalidRowsError as error:
         raise ScanInvalidRowsError(str(error), outcome(*end, complete=True, partial=True)) from error
 
 
-def _model(model: str | os.PathLike[str] | nn.Module, device: Any, dtype: Any) -> tuple[str, nn.Module]:
-    if not isinstance(model, nn.Module):
-        return os.fspath(model), load_model(model, device=device, dtype=dtype)
-    if device is not None or dtype is not None:
-        raise ValueError("device, dtype: a model given as a module is used as it is; convert it with model.to(...)")
-    return getattr(getattr(model, "config", None), "name_or_path", "") or type(model).__name__, model
+def _on_all(call: Callable[[], T], group: Any) -> T:
+    """``call()``; an exception on any rank of the group raises on all."""
+    return call() if group is None else agreed(call, group)
 
 
-def _peek(modality: Modality) -> tuple[ModelBatch, Iterator[ModelBatch]]:
-    stream = modality.batches()
-    first = next(stream, None)
-    if first is None:
-        raise modality.nothing()
-    return first, chain([first], stream)
-
-
-def _anatomy(network: nn.Module, modality: Modality, batch: ModelBatch) -> Anatomy:
-    """The stacks whose positions have a mask."""
-    one = modality.first(batch).to(*_place(network, modality))
-    anatomy = find_stacks(network, lambda: network(**one.arguments))
-    unfit = {}
-    for stack in anatomy.stacks:
-        try:
-            one.mask(stack, (stack.shape[0], stack.positions))
-        except MaskError as reason:
-            unfit[stack] = str(reason)
-    if len(unfit) == len(anatomy.stacks):
-        said = "; ".join(f"{stack.path} {reason}" for stack, reason in unfit.items())
-        raise ValueError(
-            f"model: found no stack of blocks in {type(network).__name__} that a mask fits: {said}; give "
-            "batches with a mask of its positions"
-        )
-    return anatomy.without(unfit)
-
-
-def _check_memory(
-    anatomy: Anatomy, batch: ModelBatch, *, gram: bool, backend: str, memory_limit: int | str | None, network: nn.Module
-) -> None:
-    if memory_limit is None:
-        return
-    sites = len(anatomy.sites) - len(anatomy.same_as)
-    widest = max(stack.dim for stack in anatomy.stacks)
-    ids = batch.arguments.get("input_ids")
-    rows = ids.numel() if ids is not None else batch.items * max(stack.positions for stack in anatomy.stacks)
-    one = plan(rows, widest, gram=gram, backend=backend, device=_device(network), accumulate=True)
-    # Every site keeps its state; working memory is one site's at a time.
-    replace(one, state_bytes=sites * one.state_bytes).check(memory_limit)
-
-
-def _place(network: nn.Module, modality: Modality) -> tuple[torch.device, torch.dtype | None]:
-    """Where a batch goes, and what its floating-point tensors become: the caller's own stay as they are."""
-    return _device(network), next(network.parameters()).dtype if modality.follows_dtype else None
-
-
-def _device(network: nn.Module) -> torch.device:
-    """Where the ids go: the device of the embedding, which a model spread over devices reads first."""
-    return next(network.parameters()).device
+@contextmanager
+def _evaluated(network: nn.Module) -> Iterator[None]:
+    """The network as it is in use, not in training; left as it was."""
+    training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(training)

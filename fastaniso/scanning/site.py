@@ -13,7 +13,7 @@ from fastaniso.distributed.exchange import gather_json, merge
 from fastaniso.ops import dispatch as ops
 from fastaniso.result import Description
 from fastaniso.rows import as_rows
-from fastaniso.state import Gram, GroupMoments, Moments
+from fastaniso.state import Coverage, Gram, GroupMoments, Moments
 from fastaniso.statistics import cosine
 from fastaniso.statistics.host import to_host
 from fastaniso.statistics.words import some_groups
@@ -60,27 +60,38 @@ class SiteAccumulator:
         return self._rows.state
 
     @property
-    def within(self) -> list[float]:
-        """Σ of the cosines over the pairs of one sequence, and the number of those pairs."""
-        assert self._within is not None
+    def within(self) -> list[float] | None:
+        """Σ of the cosines over the pairs of one sequence, and the number of those pairs; None if nothing was seen."""
+        if self._within is None:
+            return None
         found: list[float] = self._within.tolist()
         return found
 
-    def take_up(self, state: Moments | Gram, groups: GroupMoments, within: list[float]) -> None:
-        """Go on from what ``states`` and ``within`` gave; the next update says on which device."""
-        content = self._rows.state_dict()
-        self._rows.load_state_dict({**content, "state": state.to_dict()})
-        self._groups = groups
-        self._within = torch.tensor(within, dtype=torch.float64, device=state.counts.device)
+    def add(self, state: Moments | Gram, groups: GroupMoments, within: list[float]) -> None:
+        """Also what ``states`` and ``within`` gave elsewhere."""
+        more = torch.tensor(within, dtype=torch.float64, device=state.counts.device)
+        if self._within is not None:
+            assert self._groups is not None
+            state, groups = self.state.merge(state), self._groups.merge(groups)  # type: ignore[arg-type]  # both of one kind
+            more = self._within + more
+        self._take(state)
+        self._groups, self._within = groups, more
 
     def gather(self, dim: int, device: torch.device, group: Any) -> None:
         """Become the sums of all ranks of a process group; on every rank. A rank may have seen nothing."""
-        own = self._rows.state if self._within is not None else self._empty(dim, device)
-        content = self._rows.state_dict()
-        self._rows.load_state_dict({**content, "state": merge(own, group).to_dict()})
-        parts = gather_json(None if self._within is None else self._within.tolist(), group)
+        parts = gather_json(self.within, group)
+        self._take(merge(self._empty(dim, device) if self._within is None else self.state, group))
         self._within = torch.tensor([part for part in parts if part], dtype=torch.float64, device=device).sum(0)
         self._groups = merge(self._groups or GroupMoments.empty(dim, GROUPS, device), group)
+
+    def cover(self, source: str) -> None:
+        """Say that the rows are those of ``source``, all of them in their order."""
+        ranges = self.state.coverage.ranges.values()
+        rows = sum(stop - start for pieces in ranges for start, stop in pieces)
+        self._take(replace(self.state, coverage=Coverage.of(source, 0, rows)))
+
+    def _take(self, state: Moments | Gram) -> None:
+        self._rows.load_state_dict({**self._rows.state_dict(), "state": state.to_dict()})
 
     def _deal_out(self, sequences: GroupMoments, first: int) -> None:
         """Add the sequences of a batch to their groups."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from fastaniso.distributed.exchange import gather_json
 from fastaniso.models.attention.calls import AttentionCall
 from fastaniso.models.attention.masks import UnreadableMaskError
 from fastaniso.models.attention.names import AttentionNames, Place
@@ -17,6 +18,7 @@ from fastaniso.models.stacks import Stack
 from fastaniso.scanning.attention.positions import GivenPositions, Positions
 from fastaniso.scanning.attention.result import AttentionResult, AttentionSite
 from fastaniso.scanning.attention.sums import AttentionSums, own_keys
+from fastaniso.state import State
 
 
 class AttentionReader:
@@ -73,6 +75,42 @@ class AttentionReader:
             reasons = {names[place]: reason for place, reason in self._refused.items()}
             raise ValueError(_nothing(type(self.model).__name__, reasons))
 
+    def learn(self, forward: Callable[[], object]) -> None:
+        """See from a pass of the model which attentions there are, and what their masks are like; measure nothing."""
+        with self.attached():
+            forward()
+        self.check()
+        for sums in self._sums.values():
+            sums.clear()
+
+    @property
+    def states(self) -> dict[str, State]:
+        """What ``AttentionResult.states`` will have."""
+        return self._states_of(self._sums)
+
+    def record(self) -> dict[str, Any]:
+        """What is known beside the states, as ``add`` takes it; waits for the device."""
+        names = self._site_names
+        return {
+            "sums": {names[place]: sums.record() for place, sums in self._sums.items()},
+            "refused": {names[place]: reason for place, reason in self._refused.items()},
+        }
+
+    def add(self, record: Mapping[str, Any], states: Callable[[str], Any]) -> None:
+        """Also what a reader of the same model had measured: its record, and its states by name; after ``learn``."""
+        names = self._site_names
+        self._refuse([record])
+        for place, sums in self._sums.items():
+            site = names[place]
+            sums.add(record["sums"][site], {name: states(f"{site}.{name}") for name in sums.states})
+
+    def gather(self, group: Any) -> None:
+        """Become what all ranks of a process group have measured, on every rank; after ``learn`` on each."""
+        names, records = self._site_names, gather_json(self.record(), group)
+        self._refuse(records)
+        for place, sums in self._sums.items():
+            sums.gather([record["sums"][names[place]] for record in records], group)
+
     def result(self, *, partial: bool = False) -> AttentionResult:
         """All statistics; waits for the device. ``partial`` leaves out what cannot be normalised, rather than fail.
 
@@ -83,7 +121,7 @@ class AttentionReader:
             if count := of_place.misread:
                 del sums[place]
                 refused[place] = f"later masks hid other keys than the first ({count:,} times a query and a key)"
-        names = self._names.sites([*self._sums, *self._refused])
+        names = self._site_names
         invalid = "omit" if partial else self._invalid
         return AttentionResult(
             sites=tuple(
@@ -91,8 +129,30 @@ class AttentionReader:
                 for place, of_place in sums.items()
             ),
             refused={names[place]: reason for place, reason in refused.items()},
-            states={f"{names[p]}.{name}": state for p, s in sums.items() for name, state in s.states.items()},
+            states=self._states_of(sums),
         )
+
+    @property
+    def _site_names(self) -> dict[Place, str]:
+        return self._names.sites([*self._sums, *self._refused])
+
+    def _states_of(self, sums: Mapping[Place, AttentionSums]) -> dict[str, State]:
+        names = self._site_names
+        return {f"{names[p]}.{name}": state for p, s in sums.items() for name, state in s.states.items()}
+
+    def _refuse(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Leave out what any of the records refuses; ``ValueError`` where they are of other attentions than these."""
+        names = self._site_names
+        for record in records:
+            if {*record["sums"], *record["refused"]} != set(names.values()):
+                raise ValueError(
+                    "attention: some batches call other attentions of the model than the first batch does: such a "
+                    "scan is neither shared by ranks nor continued; scan by one process, without resume"
+                )
+            for place, name in names.items():
+                if name in record["refused"]:
+                    self._sums.pop(place, None)
+                    self._refused.setdefault(place, record["refused"][name])
 
     def _begin(self, *_: object) -> None:
         self._names.begin()

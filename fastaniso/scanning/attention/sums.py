@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from fastaniso.distributed.exchange import merge
 from fastaniso.heads import as_heads
 from fastaniso.models.attention.calls import AttentionCall
 from fastaniso.models.attention.masks import MaskReader, MaskReading
@@ -55,6 +57,31 @@ class AttentionSums:
         if reading.wrong is not None:
             self._wrong = reading.wrong if self._wrong is None else self._wrong + reading.wrong
 
+    def clear(self) -> None:
+        """Forget what was measured; what masks are like stays known."""
+        self._states = {name: _empty_like(state) for name, state in self._states.items()}
+        self._wrong = None
+
+    def record(self) -> list[int]:
+        """What is known beside the states, as ``add`` takes it; waits for the device."""
+        return [self.misread, int(self.crosses)]
+
+    def add(self, record: Sequence[int], states: Mapping[str, State]) -> None:
+        """Also what ``record`` and ``states`` gave elsewhere; after a call, so that all have one form."""
+        for name, state in states.items():
+            self._add(name, state.to(self.attention.counts.device))
+        self._note([record, self.record()])
+
+    def gather(self, records: Sequence[Sequence[int]], group: Any) -> None:
+        """Become the sums of all ranks of a process group, whose ``records`` are known; after a call on each."""
+        for name, state in self._states.items():
+            self._states[name] = merge(state, group)
+        self._note(records)
+
+    def _note(self, records: Sequence[Sequence[int]]) -> None:
+        self._wrong = torch.tensor(sum(misread for misread, _ in records), device=self.attention.counts.device)
+        self.crosses = any(crosses for _, crosses in records)
+
     @property
     def states(self) -> Mapping[str, State]:
         """By name: "attention", "queries" and "keys" as attended; and with ``_before_rotation`` where there is one."""
@@ -98,6 +125,14 @@ class AttentionSums:
     def _add(self, name: str, state: State) -> None:
         before = self._states.get(name)
         self._states[name] = state if before is None else before.merge(state)  # type: ignore[attr-defined]  # each has one
+
+
+def _empty_like(state: State) -> State:
+    if isinstance(state, HeadMoments):
+        return HeadMoments.empty(state.dim, state.heads, state.counts.device)
+    assert isinstance(state, Attention)
+    form = {name: getattr(state, name) for name in ("scale", "causal", "window", "bins", "score_range", "positions")}
+    return Attention.empty(state.dim, state.heads, state.counts.device, **form)
 
 
 def own_keys(call: AttentionCall, taken: Taken) -> Tensor:
