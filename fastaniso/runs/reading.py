@@ -143,7 +143,10 @@ def _site(
         n=content["n"],
         dim=content["dim"],
         values=values,
-        top_dimensions=tuple((int(dimension), float(value)) for dimension, value in content["top_dimensions"]),
+        # null where no row was left that could be normalised.
+        top_dimensions=tuple(
+            (int(dimension), float(value)) for dimension, value in content["top_dimensions"] if value is not None
+        ),
         noise=noise,
         eigenvalues=eigenvalues,
     )

@@ -114,10 +114,13 @@ class Run:
             stacks.setdefault(site.stack, []).append(site)
         return {stack: tuple(sites) for stack, sites in stacks.items()}
 
-    def drift_correlation(self, drift: str = "norm_of_mean") -> dict[str, RankCorrelation]:
-        """Spearman ρ and p over embedding and blocks of a form of the drift and the mean cosine, by stack."""
+    def drift_correlation(self, drift: str = "norm_of_mean", *, together: bool = False) -> dict[str, RankCorrelation]:
+        """Spearman ρ and p over embedding and blocks of a form of the drift and the mean cosine, by stack.
+
+        ``together``: over those of all stacks, under "", for stacks that are stages of one.
+        """
         found = {}
-        for stack, sites in self.stacks.items():
+        for stack, sites in ({"": self.own_sites} if together else self.stacks).items():
             layers = [site.values for site in sites if site.is_layer]
             known = [v for v in layers if f"drift.{drift}" in v and "mean_cosine" in v]
             found[stack] = rank_correlation([v[f"drift.{drift}"] for v in known], [v["mean_cosine"] for v in known])
