@@ -94,7 +94,9 @@ class Neighbors(State):
         whole = self.empty(self.dim, self.k, start, stop, self.cosines.device, dtype=self.cosines.dtype)
         for state in held:
             rows = slice(state.start - start, state.stop - start)
-            cosines, indices = _best(whole.cosines[rows], whole.indices[rows], state.cosines, state.indices)
+            cosines, indices = state.cosines, state.indices
+            if state is not held[0]:
+                cosines, indices = _best(whole.cosines[rows], whole.indices[rows], cosines, indices)
             whole.cosines[rows], whole.indices[rows] = cosines, indices
         counts = torch.cat((self.counts[:3] + other.counts[:3], torch.minimum(self.counts[3:], other.counts[3:])))
         return replace(whole, **self._joined(other), counts=counts)
