@@ -39,8 +39,8 @@ def draw_clouds(measured: Measured) -> Picture:
     shares = ", ".join(f"{head['share']:.0%}" for head in shown)
     caption = (
         "Queries and keys of the heads that end most parallel and most opposite in each model (first seed), at the "
-        f"same {len(shown[0]['queries'][0][0])} positions, on the first two right singular vectors of the union of both "
-        f"over the steps shown ({shares} of Σσ²). The lines cross at the origin; the axes of a row are the same."
+        f"same {len(shown[0]['queries'][0][0])} positions, on the first two right singular vectors of the union of "
+        f"both over the steps shown ({shares} of Σσ²). The lines cross at the origin; the axes of a row are the same."
     )
     return Picture("clouds", caption, drawn)
 
