@@ -13,7 +13,21 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from bench import attention, catalogue, gram, moments, neighbors, pairs, picture, probe, ranks, scaling, scan, small
+from bench import (
+    attention,
+    catalogue,
+    gram,
+    moments,
+    neighbors,
+    pairs,
+    picture,
+    probe,
+    ranks,
+    scaling,
+    scan,
+    small,
+    stored,
+)
 from bench.harness import WIDTH, Row, append, latest, read, show
 from bench.machine import cpu_name, environment_for, file_name
 from bench.options import Options
@@ -30,6 +44,7 @@ BENCHMARKS = {
     "catalogue": catalogue.run,
     "scaling": scaling.run,
     "ranks": ranks.run,
+    "stored": stored.run,
     "small": small.run,
     "scan": scan.run,
     "probe": probe.run,
@@ -56,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
         for what in _asked(given.what):
             # With a further instruction set only its shares of the limits are of interest.
             if place and (
-                what in ("scaling", "catalogue", "ranks", "probe")
+                what in ("scaling", "catalogue", "ranks", "stored", "probe")
                 or (what in ("scan", "small") and given.what == "all")
             ):
                 continue

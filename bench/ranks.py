@@ -36,10 +36,10 @@ class Case:
 
 
 SIZES = ((8_000, 768), (16_000, 384), (20_000, 768), (32_000, 384))
-NEIGHBOR_SIZES = ((8_000, 768), (16_000, 384))
+NEIGHBOR_SIZES = ((8_000, 768), (20_000, 768))
 CASES = (
     *(Case("pairs", n, d, rounds) for (n, d), rounds in zip(SIZES, (9, 5, 3, 3), strict=True)),
-    *(Case("neighbors", n, d, rounds) for (n, d), rounds in zip(NEIGHBOR_SIZES, (5, 3), strict=True)),
+    *(Case("neighbors", n, d, rounds) for (n, d), rounds in zip(NEIGHBOR_SIZES, (5, 2), strict=True)),
     Case("pairs", 12_000, 384, 4, (RANKS, 4, 8), uneven=True),
 )
 QUICK = (Case("pairs", 600, 32, 2, (RANKS, 3), uneven=True), Case("neighbors", 600, 32, 2))

@@ -37,8 +37,14 @@ _MEANING = {
     "isoscore": "One number from the covariance. Error: relative.",
     "describe": 'Every metric that rows alone give, `describe(metrics="all")`, and single calls of the passes that it '
     "needs: one call each, of a minute or so. Rows without times tell the memory.",
-    "ranks": "`fastaniso.distributed.pairs` on one rank and on two (gloo), each with one thread, between barriers. The "
-    "limit is one rank's time over the number of ranks, so `of limit` is the efficiency.",
+    "ranks": "`fastaniso.distributed.pairs`, and `nearest_neighbors` with k = 10, on ranks of one thread each (gloo), "
+    "between barriers. The limit is one rank's time over the ranks, or over the cores where ranks share them, so `of "
+    "limit` is the efficiency. `CPU time of each`: what a rank took of its core, waiting left out, against its part of "
+    "one rank's, which is comparable where ranks share cores. Rows a second: GB/s over 4·d bytes.",
+    "stored": "One pass over an .npy file: the tiles of a manifest, each with its state in a file, by ranks of one "
+    "thread each, and merged; and `fastaniso.measure` of the same file over HTTP. `of limit`: of a warm file the "
+    "efficiency, elsewhere the share of the time in which rows were not waited for (of a file from disk by the time of "
+    "a warm one). Rows a second: GB/s over 4·d bytes.",
     "scaling": "The histogram over growing n, as far as a call takes some seconds (fastaniso: a minute or two) and "
     "memory is there; one contender after another, not in turns.",
     "small": "Single calls of `mean_cosine`.",
