@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import fastaniso
-from fastaniso.paper.figures import FIGURES, NOT_IN_TRANSFORMERS, PAPER
-from fastaniso.paper.list_file import CONTROL, Entry, default_list, read_list
-from fastaniso.paper.loading import loaded
-from fastaniso.paper.materials import Material, NothingToRead, material
+from fastaniso.paper.models.figures import FIGURES, NOT_IN_TRANSFORMERS, PAPER
+from fastaniso.paper.models.list_file import CONTROL, Entry, default_list, read_list
+from fastaniso.paper.models.loading import loaded
+from fastaniso.paper.models.materials import Material, NothingToRead, material
 from fastaniso.paper.options import Options, Size
 
 LIMITS: dict[Size, dict[str, dict[str, Any]]] = {
@@ -129,8 +129,9 @@ def _told(entry: Entry, reads: Material, run: Any) -> dict[str, Any]:
         "model": entry.model,
         "figure": entry.figure,
         "trained": entry.is_trained,
-        "control_of": entry.name.removesuffix(CONTROL) if entry.untrained else None,
+        "control_of": entry.name.removeprefix(CONTROL) if entry.untrained else None,
         "data": reads.said,
+        "kind": FIGURES[entry.figure].data,
         "read": f"{tokens['kept']:,} {tokens['unit']} of {tokens['sequences']:,} {tokens['item']}",
         "parameters": run.provenance["parameters"],
         "lines": list(_lines(run)),

@@ -19,7 +19,7 @@ FIGURES = {
     "character": Figure("Characters and bytes", "Figure 2", "text"),
     "speech": Figure("Speech", "Figure 3", "sounds"),
     "vision": Figure("Vision", "Figure 3", "images"),
-    "convolutional": Figure("Convolutions", "Figure 4", "images"),
+    "convolutional": Figure("Convolutional networks", "Figure 4", "images"),
     "other": Figure("Other sequences", "beside the paper", "text"),
 }
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastaniso.paper.figures import FIGURES
-from fastaniso.paper.list_file import VOCABULARY, Entry
-from fastaniso.paper.materials import Material
+from fastaniso.paper.models.families import FAMILIES, SCALES, Family, Scale, untrained
+from fastaniso.paper.models.figures import FIGURES
+from fastaniso.paper.models.list_file import VOCABULARY, Entry
+from fastaniso.paper.models.materials import Material
+from fastaniso.paper.models.pixels import Pixels
+from fastaniso.paper.models.tokenizing import byte_tokens, characters, of_vocabulary, subwords
 from fastaniso.paper.options import Size
-from fastaniso.paper.pixels import Pixels
-from fastaniso.paper.random_families import FAMILIES, SCALES, Family, Scale, untrained
-from fastaniso.paper.tokenizing import byte_tokens, characters, of_vocabulary, subwords
 
 RATE = 16_000
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from fastaniso.paper.list_file import Entry
+from fastaniso.paper.models.list_file import Entry
 from fastaniso.paper.options import Options
 
 SPEECH = {

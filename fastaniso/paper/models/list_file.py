@@ -33,12 +33,12 @@ from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
-from fastaniso.paper.figures import FIGURES, PAPER
-from fastaniso.paper.random_families import FAMILIES
+from fastaniso.paper.models.families import FAMILIES
+from fastaniso.paper.models.figures import FIGURES, PAPER
 
 RANDOM, PACKAGE, VOCABULARY = "random:", "package:", "vocabulary:"
-CONTROL = ", untrained"
-"""What the name of an untrained model of a configuration ends in."""
+CONTROL = "untrained "
+"""What the name of an untrained model of a trained one's configuration begins with."""
 
 _OPTIONS = ("name", "figure", "data", "lines", "tokenizer", "seed")
 
@@ -72,7 +72,7 @@ class Entry:
 
     def control(self) -> Entry:
         """The untrained model of the same configuration."""
-        return replace(self, name=self.name + CONTROL, untrained=True)
+        return replace(self, name=CONTROL + self.name, untrained=True)
 
     def found(self, path: str) -> Path:
         """Where a path of this line is; ``LookupError`` if it names a package that is not installed."""
@@ -129,7 +129,7 @@ def _entries(line: str, folder: Path) -> Iterator[Entry]:
     elif family in FAMILIES:
         known = FAMILIES[family]
         seed = options.get("seed", "0")
-        name = options.get("name", f"{known.title}, random" + ("" if seed == "0" else f", seed {seed}"))
+        name = options.get("name", f"random {known.title}" + ("" if seed == "0" else f", seed {seed}"))
         yield _entry(Entry(model, name, options.get("figure", known.figure), folder=folder), options)
     else:
         raise ValueError(f"expected random: and all or one of {', '.join(FAMILIES)}, got {model!r}")

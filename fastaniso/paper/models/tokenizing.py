@@ -67,8 +67,8 @@ def of_vocabulary(file: Path) -> Any:
 
 
 def _fast(backend: Any, special: dict[str, int], *, begin: bool, end: bool) -> Any:
-    from tokenizers import processors
     import transformers
+    from tokenizers import processors
 
     maker: Any = transformers.PreTrainedTokenizerFast
     around = [word for word, asked in ((BEGIN, begin), (END, end)) if asked]
