@@ -34,8 +34,8 @@ def find_checkpoints(folder: Path) -> dict[int, Path]:
 
 def measure_checkpoints(
     folder: Path, text: Text, probe: ProbeSet, *, states: Path, device: str, say: Callable[[str], None]
-) -> tuple[Record, str, int]:
-    """The measurements of all checkpoints, a name of the model, and how many tokens were measured.
+) -> tuple[str, dict[str, int], Record]:
+    """A name of the model, on how much it was measured, and the measurements of all checkpoints.
 
     ``states`` keeps what has been measured, so that a run that was killed goes on with the next checkpoint.
     """
@@ -56,7 +56,9 @@ def measure_checkpoints(
         record.measured.append(point)
         record.points.append([vectors.points(call) for call in point["calls"]])
         save(file, record)
-    return record, _describe(folder, next(iter(found.values()))), int(sequences.keep.sum())
+    longest = sequences.ids.shape[1]
+    tokens = {"sequences": len(sequences), "longest": longest, "probed_tokens": int(sequences.keep.sum())}
+    return _describe(folder, next(iter(found.values()))), tokens, record
 
 
 def _load(path: Path) -> Any:

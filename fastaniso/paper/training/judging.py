@@ -66,7 +66,7 @@ def _figures(rulings: Sequence[Ruling]) -> str:
     parts = []
     for name in rulings[0].figures:
         columns = zip(*(ruling.figures[name] for ruling in rulings), strict=True)
-        parts.append(f"{name} {' → '.join(f'{sum(column) / len(column):.2f}' for column in columns)}")
+        parts.append(f"{name} {' → '.join(f'{sum(column) / len(column):.3g}' for column in columns)}")
     return ", ".join(parts)
 
 
@@ -120,8 +120,13 @@ def _attention_sharpens(run: Run) -> Ruling | None:
 
 
 def _anisotropy_rises(run: Run) -> Ruling | None:
-    ends = _ends(over_blocks(run, "mean_cosine"))
-    return None if ends is None else Ruling(ends[1] > ends[0], {"mean cosine over blocks": ends})
+    curve = over_blocks(run, "mean_cosine")
+    ends = _ends(curve)
+    if ends is None:
+        return None
+    highest = max(value for value in curve if value is not None)
+    figures = {"mean cosine, mean of blocks, first → highest → last": (ends[0], highest, ends[1])}
+    return Ruling(ends[1] > ends[0], figures)
 
 
 def opposite_share(run: Run) -> float | None:

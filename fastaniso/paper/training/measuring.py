@@ -69,13 +69,13 @@ def _checkpoints(options: Options, text: Text, device: str) -> dict[str, Any]:
     for folder in options.checkpoints:
         states = options.out / "training" / "checkpoints"
         try:
-            record, model, tokens = measure_checkpoints(
+            model, tokens, record = measure_checkpoints(
                 folder, text, probe, states=states, device=device, say=options.say
             )
         except (OSError, ValueError) as error:
             skipped[str(folder)] = str(error)
             continue
-        setting[model] = {"probed_tokens": tokens, "checkpoints": len(record.steps)}
+        setting[model] = {"checkpoints": len(record.steps), **tokens}
         runs.append({"model": model, "seed": None, "loss": None, **_run(record)})
         projections += _projections(model, record)
     if not runs:

@@ -37,14 +37,15 @@ def _of_trainings(measured: Measured, files: str) -> str:
 
 
 def _of_checkpoints(measured: Measured, files: str) -> str:
+    words = measured["probe"]["words"]
     said = [
-        f"{name}: {model['checkpoints']} checkpoints on {model['probed_tokens']:,} tokens"
+        f"{name}: {model['checkpoints']} checkpoints on {model['sequences']} runs of {words} words, at most "
+        f"{model['longest']} tokens each, {model['probed_tokens']:,} in all"
         for name, model in measured["models"].items()
     ]
     return (
         f"Checkpoints of trainings, measured on {files} ({measured['text']['bytes']:,} bytes). {'; '.join(said)}. "
-        f"Runs of {measured['probe']['words']} words, cut to {measured['probe']['length']} tokens; special tokens and "
-        "padding are not measured. One training each: nothing is known of other seeds."
+        "Special tokens and padding are not measured. One training each: nothing is known of other seeds."
     )
 
 
