@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import random
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,13 @@ import tiny
 import torch
 import torch.distributed as dist
 import transformers
+from same_states import same_states
 from test_scan_attention import sharp
 
 import fastaniso
-from fastaniso.scanning import ScanResult
+from fastaniso.scanning import ScanResult, ScanStoppedError, alarm
+from fastaniso.scanning.dealing import Deal
+from fastaniso.scanning.modalities import ModelBatch
 from fastaniso.state import State, bytes_to_state, state_to_bytes
 
 pytestmark = [
@@ -31,6 +36,13 @@ def scan(family: str = "bert", group: Any = None, data: Any = None, **options: A
     return fastaniso.scan(sharp(family), data or TEXTS, tokenizer=tiny.tokenizer(), group=group, **options)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def imported() -> None:
+    """What a scan imports, once and not in every fork."""
+    torch.set_num_threads(1)
+    scan(attention=True)
+
+
 def every_state(result: ScanResult) -> dict[str, State]:
     return {**result.states, **({} if result.attention is None else result.attention.states)}
 
@@ -43,6 +55,18 @@ def plain(result: ScanResult) -> dict[str, Any]:
     return {"tokens": tokens, "refused": refused, "states": states}
 
 
+def states_of(found: Mapping[str, Any]) -> dict[str, State]:
+    return {name: bytes_to_state(bytes.fromhex(written)) for name, written in found["states"].items()}
+
+
+def all_same(ranks: Sequence[Mapping[str, Any]]) -> bool:
+    """To the bit; files of one state may have their header in another order."""
+    return all(
+        same_states(states_of(each), states_of(ranks[0])) and {**each, "states": 0} == {**ranks[0], "states": 0}
+        for each in ranks
+    )
+
+
 def check_same(found: Mapping[str, Any], whole: ScanResult) -> None:
     """Whole numbers, coverage and settings exactly; sums of float32 numbers to their rounding."""
     expected = plain(whole)
@@ -50,7 +74,7 @@ def check_same(found: Mapping[str, Any], whole: ScanResult) -> None:
     assert found["refused"] == expected["refused"]
     assert found["states"].keys() == expected["states"].keys()
     for name, state in every_state(whole).items():
-        ours = bytes_to_state(bytes.fromhex(found["states"][name])).to_dict()
+        ours = states_of(found)[name].to_dict()
         for part, value in state.to_dict().items():
             if isinstance(value, torch.Tensor) and value.is_floating_point():
                 # Kernels add float32 rows in float32 for a while, in another order where batches are dealt out.
@@ -64,20 +88,18 @@ def check_same(found: Mapping[str, Any], whole: ScanResult) -> None:
 
 @pytest.mark.parametrize(("family", "size"), [("bert", 3), ("llama", 2), ("bart", 2), ("albert", 2)])
 def test_attention_too(family: str, size: int, tmp_path: Path) -> None:
-    torch.set_num_threads(1)
     whole = scan(family, attention=True)
     ranks = forked.on_ranks(size, tmp_path / "a", lambda _: plain(scan(family, dist.group.WORLD, attention=True)))
-    assert all(each == ranks[0] for each in ranks)
+    assert all_same(ranks)
     check_same(ranks[0], whole)
 
 
 def test_a_rank_without_a_batch(tmp_path: Path) -> None:
-    torch.set_num_threads(1)
     options: dict[str, Any] = {"data": TEXTS[:3], "attention": True}
     whole = scan(**options)
     assert whole.tokens.batches == 2
     ranks = forked.on_ranks(3, tmp_path / "a", lambda _: plain(scan(group=dist.group.WORLD, **options)))
-    assert all(each == ranks[0] for each in ranks)
+    assert all_same(ranks)
     check_same(ranks[0], whole)
 
 
@@ -94,7 +116,6 @@ def windowed(lengths: list[int], **options: Any) -> ScanResult:
 
 
 def test_all_ranks_go_by_the_masks_of_the_first_batch(tmp_path: Path) -> None:
-    torch.set_num_threads(1)
     lengths = [12, 11, 3, 2]  # the second rank sees no window
     whole = windowed(lengths)
     assert whole.attention is not None
@@ -108,7 +129,6 @@ def test_all_ranks_go_by_the_masks_of_the_first_batch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("length", "reason"), [(6, "later masks hid other keys"), (8, "its mask of 8 queries")])
 def test_what_one_rank_cannot_read_all_leave_out(length: int, reason: str, tmp_path: Path) -> None:
     """Sequences that are packed, which only the second batch, of the second rank, has."""
-    torch.set_num_threads(1)
 
     def batch(count: int) -> dict[str, torch.Tensor]:
         generator = torch.Generator().manual_seed(count)
@@ -127,5 +147,64 @@ def test_what_one_rank_cannot_read_all_leave_out(length: int, reason: str, tmp_p
     assert list(whole.attention.refused) == ["block.0", "block.1", "block.2"]
     assert reason in whole.attention.refused["block.1"]
     ranks = forked.on_ranks(2, tmp_path / "a", lambda _: plain(scan(dist.group.WORLD)))
-    assert ranks[0] == ranks[1]
+    assert all_same(ranks)
     check_same(ranks[0], whole)
+
+
+def test_every_batch_is_dealt_once_whatever_runs_came_before() -> None:
+    chance = random.Random(5)
+    batches = [ModelBatch({}, chance.randint(1, 4), lambda *_: None, 1.0) for _ in range(60)]  # type: ignore[arg-type,return-value]
+    for _ in range(40):
+        read: list[int] = []
+        before: tuple[tuple[int, ...], ...] = ()
+        for run in range(4):
+            size, counts = chance.randint(1, 5), []
+            for rank in range(size):
+                turns = list(Deal(rank, size, before).turns(batches, 0))
+                done = len(turns) if run == 3 else chance.randint(0, len(turns))
+                # Killed after some of them, and gone on with by as many ranks.
+                again = chance.randint(0, done)
+                rest = list(Deal(rank, size, before).turns(batches, again))
+                assert [turn.number for turn in rest] == [turn.number for turn in turns[again:]]
+                read += [turn.number for turn in turns[:done]]
+                assert all(turn.first == sum(b.items for b in batches[: turn.number]) for turn in turns)
+                assert sum(turn.bytes for turn in turns) == (turns[-1].number + 1 if turns else 0)
+                counts.append(done)
+            before = (*before, tuple(counts))
+        assert sorted(read) == list(range(60))
+
+
+def test_ranks_that_are_given_other_data_are_told(tmp_path: Path) -> None:
+    def body(rank: int) -> str:
+        with pytest.raises(
+            ValueError, match="data: rank 0 was given 6 batches of 18 items; rank 1 was given 1 batches"
+        ):
+            scan(group=dist.group.WORLD, data=TEXTS[: 11 - 10 * rank])
+        return "told"
+
+    assert forked.on_ranks(2, tmp_path / "a", body) == ["told", "told"]
+
+
+def test_an_error_on_one_rank_stops_all_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(alarm, "SECONDS", 0.0)
+
+    def body(rank: int) -> list[Any]:
+        seen = 0
+
+        def stop(progress: Any) -> None:
+            nonlocal seen
+            seen = progress.steps
+            if rank == 1 and seen == 2:
+                raise OSError("no more")
+            time.sleep(0.05)
+
+        with pytest.raises(ScanStoppedError) as stopped:
+            scan(group=dist.group.WORLD, data=TEXTS * 30, batch_size=1, progress=stop)
+        return [str(stopped.value), seen, stopped.value.result.complete]
+
+    first, second, third = forked.on_ranks(3, tmp_path / "a", body)
+    assert second == ["no more (in batch 5, counted from 0)", 2, False]
+    for text, seen, complete in first, third:
+        assert text == "rank 1: OSError: no more"
+        assert seen < 10
+        assert not complete

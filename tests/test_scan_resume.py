@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 import tiny
+import tiny_senses
 import torch
 from same_states import same_states
 
 import fastaniso
 from fastaniso.scanning import ScanInterrupted, ScanResult, resuming
+from fastaniso.sources import files_as
 from fastaniso.state import CorruptStateError
 
 
@@ -35,7 +37,8 @@ def scan(text: Path, folder: Path | None = None, seed: int = 0, **options: Any) 
 
 
 def same(ours: ScanResult, theirs: ScanResult) -> bool:
-    return ours.tokens == theirs.tokens and same_states(ours.states, theirs.states)
+    heads = [{} if result.attention is None else result.attention.states for result in (ours, theirs)]
+    return ours.tokens == theirs.tokens and same_states(ours.states, theirs.states) and same_states(*heads)
 
 
 def own_record(folder: Path) -> Path:
@@ -54,20 +57,60 @@ class Stop:
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("batches", [1, 2, 7])
-def test_an_interrupted_scan_goes_on(text: Path, tmp_path: Path, batches: int) -> None:
-    whole = scan(text)
+@pytest.mark.parametrize(("batches", "attention"), [(1, False), (2, True), (7, False)])
+def test_an_interrupted_scan_goes_on(text: Path, tmp_path: Path, batches: int, attention: bool) -> None:
+    whole = scan(text, attention=attention)
     folder = tmp_path / "run"
     with pytest.raises(ScanInterrupted):
-        scan(text, folder, progress=Stop(batches))
+        scan(text, folder, progress=Stop(batches), attention=attention)
     assert json.loads(own_record(folder).read_text())["batches"] == batches
-    again = scan(text, folder)
+    again = scan(text, folder, attention=attention)
     assert same(again, whole)
     figures = [(a.description.mean_cosine, a.within_sequence) for a in again.sites]
     assert figures == [(a.description.mean_cosine, a.within_sequence) for a in whole.sites]
     # At its end nothing is left, and the next scan begins anew.
     assert not (folder / "scan-under-way").exists()
-    assert same(scan(text, folder), whole)
+    assert same(scan(text, folder, attention=attention), whole)
+
+
+@pytest.mark.parametrize("kind", ["images", "sounds"])
+def test_images_and_sounds_by_their_files(kind: str, tmp_path: Path) -> None:
+    pytest.importorskip({"images": "PIL", "sounds": "soundfile"}[kind])
+    model = tiny_senses.saved({"images": "vit", "sounds": "wav2vec2"}[kind], tmp_path / "model")
+    write = tiny_senses.write_photos if kind == "images" else tiny_senses.write_sounds
+    data = write(tmp_path / "data")
+    run = lambda folder, **options: fastaniso.scan(  # noqa: E731
+        model, files_as(kind, [data]), batch_size=1, resume=folder, attention=True, **options
+    )
+    whole = run(None)
+    assert whole.tokens.batches > 2
+    with pytest.raises(ScanInterrupted):
+        run(tmp_path / "run", progress=Stop(2))
+    assert json.loads(own_record(tmp_path / "run").read_text())["batches"] == 2
+    again = run(tmp_path / "run")
+    assert same(again, whole)
+    assert again.notes == whole.notes
+
+
+def test_results_may_lie_among_the_data(tmp_path: Path) -> None:
+    """What a scan writes there is no change of the data."""
+    for number in range(9):
+        (tmp_path / f"{number}.txt").write_text(tiny.words(20, seed=number))
+    whole = scan(tmp_path)
+    with pytest.raises(ScanInterrupted):
+        scan(tmp_path, tmp_path / "run", progress=Stop(2))
+    assert same(scan(tmp_path, tmp_path / "run"), whole)
+
+
+def test_options_may_change_where_nothing_was_measured_yet(text: Path, tmp_path: Path) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    network = tiny.model("bert")
+    network.encoder.layer[2].register_forward_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        fastaniso.scan(network, text, tokenizer=tiny.tokenizer(), resume=tmp_path, attention=True)
+    assert same(scan(text, tmp_path), scan(text))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="scans are forked, so that many of them take seconds")

@@ -33,6 +33,7 @@ from fastaniso.cli.options import (
     UniformityOption,
     place,
 )
+from fastaniso.cli.terminating import terminated_after_a_batch
 
 _EXIT_CODES = (
     "Exit codes: 0 done; 1 the measurement failed (rows that cannot be normalised, a damaged file, too little memory); "
@@ -113,7 +114,7 @@ def scan(
     """Describe the hidden states of a model at every layer, over real text, images or sounds.
 
     Padding, special tokens, class and register tokens and padded frames are left out. Exact over all ordered pairs of
-    kept positions. What ends early keeps what was measured, under --out.
+    kept positions. What ends early keeps what was measured, under --out; the same command goes on from there.
     """
     given = {kind: paths for kind, paths in (("text", text), ("images", images), ("sounds", sounds)) if paths}
     if len(given) != 1:
@@ -132,38 +133,39 @@ def scan(
         check_device(device)
         data = files_as(kind, paths, field=field)
         early: ScanInterrupted | ScanStoppedError | None = None
-        # Under torchrun every rank runs the model on its share of the batches, and the first one prints and writes.
-        ranks = joined(device or "cpu") if launched() else nullcontext()
-        with progress(quiet or not is_first(), last) as report, ranks as group:
-            try:
-                result = run(
-                    model,
-                    # As files texts can be told from others, so that a scan of them that was killed goes on.
-                    paths if kind == "text" else data,
-                    field=field,
-                    max_length=max_length,
-                    chunk_words=chunk_words,
-                    max_seconds=max_seconds,
-                    batch_size=batch_size,
-                    max_tokens=max_tokens,
-                    max_items=max_items,
-                    gram=gram,
-                    attention=attention,
-                    device=device,
-                    dtype=dtype.value,
-                    backend=backend.value,
-                    invalid="omit" if omit_invalid else "raise",
-                    memory_limit=memory_limit,
-                    group=group,
-                    resume=out if kind == "text" and not attention and group is None else None,
-                    progress=report,
-                )
-            except (ScanInterrupted, ScanStoppedError) as stopped:
-                early = stopped
-        if early is not None:
-            keep_early(early, out if is_first() else None)
-        if is_first():
-            deliver(result, out, json)
+        # Under torchrun every rank runs the model on its share of the batches, and the first one prints and writes;
+        # the others wait for it, so that none of them leaves alone.
+        with joined(device or "cpu") if launched() else nullcontext() as group:
+            with progress(quiet or not is_first(), last) as report:
+                try:
+                    with terminated_after_a_batch(report) as told:
+                        result = run(
+                            model,
+                            paths if kind == "text" else data,
+                            field=field,
+                            max_length=max_length,
+                            chunk_words=chunk_words,
+                            max_seconds=max_seconds,
+                            batch_size=batch_size,
+                            max_tokens=max_tokens,
+                            max_items=max_items,
+                            gram=gram,
+                            attention=attention,
+                            device=device,
+                            dtype=dtype.value,
+                            backend=backend.value,
+                            invalid="omit" if omit_invalid else "raise",
+                            memory_limit=memory_limit,
+                            group=group,
+                            resume=out,
+                            progress=told,
+                        )
+                except (ScanInterrupted, ScanStoppedError) as stopped:
+                    early = stopped
+            if early is not None:
+                keep_early(early, out if is_first() else None)
+            if is_first():
+                deliver(result, out, json)
 
 
 @app.command(epilog=_EXIT_CODES)

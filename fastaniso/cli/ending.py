@@ -70,7 +70,7 @@ def _interrupted(checkpoint: Checkpoint | None, last: list[Progress]) -> str:
 
 def keep_early(stopped: ScanInterrupted | ScanStoppedError, out: Path | None) -> NoReturn:
     """End a scan that stopped early: what was measured is written where a folder was named for it."""
-    from fastaniso.scanning.resuming import UNDER_WAY
+    from fastaniso.scanning.resuming import is_kept
 
     interrupted = isinstance(stopped, KeyboardInterrupt)
     tokens = stopped.result.tokens
@@ -79,7 +79,7 @@ def keep_early(stopped: ScanInterrupted | ScanStoppedError, out: Path | None) ->
         stopped.result.save(out, pictures=False)  # whoever pressed Ctrl-C is waiting
         done = "without these rows is" if stopped.result.complete else "until then, marked as not complete, is"
         line += f"; what was measured {done} under {out}"
-        if (out / UNDER_WAY).is_dir():
+        if is_kept(out):
             line += ", and the same command goes on"
     else:
         line += "; nothing was written"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
+from fastaniso.distributed.exchange import gather_json
 from fastaniso.scanning.modalities import ModelBatch
 
 
@@ -19,6 +21,33 @@ class Turn:
     number: int
     first: int
     bytes: float
+
+
+class Passed(Iterator[ModelBatch]):
+    """All batches of the data, counted as they pass by a rank, whoever reads them."""
+
+    def __init__(self, stream: Iterator[ModelBatch]) -> None:
+        """Nothing has passed yet."""
+        self._stream = stream
+        self.batches = self.items = 0
+
+    def __next__(self) -> ModelBatch:
+        """The next one."""
+        batch = next(self._stream)
+        self.batches += 1
+        self.items += batch.items
+        return batch
+
+    def check_all_read(self, batches: int, items: int, group: Any) -> None:
+        """``ValueError`` unless so many were read by all together, and have passed by every rank of the group."""
+        own = [self.batches, self.items]
+        every = [own] if group is None else gather_json(own, group)
+        if any(counts != [batches, items] for counts in every):
+            told = "; ".join(f"rank {rank} was given {n:,} batches of {k:,} items" for rank, (n, k) in enumerate(every))
+            raise ValueError(
+                f"data: {told}; {batches:,} batches of {items:,} items were read: every rank must be given all of the "
+                "same data, of which it reads its share"
+            )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import nn
 from fastaniso.distributed.exchange import RankError, agreed
 from fastaniso.progress import Meter, Report, reporter
 from fastaniso.scanning.alarm import Alarm
-from fastaniso.scanning.dealing import Deal
+from fastaniso.scanning.dealing import Deal, Passed
 from fastaniso.scanning.fingerprints import fingerprint_of_data, fingerprint_of_weights
 from fastaniso.scanning.modalities import Modality, check_counts
 from fastaniso.scanning.outcome import outcome
@@ -95,7 +95,8 @@ def scan(
         resume: A folder to keep the states in every few seconds, one that all ranks see; a scan of the same model and
             data with the same options that was killed goes on from there, to the same bits, and by another number of
             ranks to the same up to rounding. Of files only.
-        progress: True for a bar on stderr, or a function that is given a ``Progress`` after each batch.
+        progress: True for a bar on stderr (the first rank's), or a function that is given a ``Progress`` after each
+            batch.
 
     Raises:
         ModelNotFoundError: There is no such model.
@@ -104,12 +105,12 @@ def scan(
         ScanStoppedError: An error after the first batch; its ``result`` holds what was measured until then, by ranks
             what the rank has measured. So does that of ``ScanInterrupted``, a ``KeyboardInterrupt``.
     """
-    check_counts(max_length=max_length, chunk_words=chunk_words, batch_size=batch_size)
-    check_counts(max_tokens=max_tokens, max_items=max_items)
     rank, size = (0, 1) if group is None else (dist.get_rank(group), dist.get_world_size(group))
     alarm = None if group is None else Alarm(group)
 
     def opened() -> tuple[str, nn.Module, Modality]:
+        check_counts(max_length=max_length, chunk_words=chunk_words, batch_size=batch_size)
+        check_counts(max_tokens=max_tokens, max_items=max_items)
         return open_subject(
             model,
             as_data(data, field=field),
@@ -136,7 +137,7 @@ def scan(
                 "device": subject.device.type,  # each rank has its own of a kind
                 "weights": fingerprint_of_weights(network),
             },
-            "data": [modality.name, fingerprint_of_data(data)],
+            "data": [modality.name, fingerprint_of_data(data, results=Path(resume))],
             "options": {**modality.provenance, "gram": gram, "attention": attention, "invalid": invalid},
             "backend": backend,
             "limits": [max_tokens, max_items, batch_size],
@@ -161,7 +162,8 @@ def scan(
         return readers, deal
 
     name, network, modality = _on_all(opened, group)
-    with _evaluated(network), torch.no_grad(), reporter(progress) as report:
+    draws = progress is not True or rank == 0
+    with _evaluated(network), torch.no_grad(), reporter(progress if draws else None) as report:
         subject, checkpoint = _on_all(looked_at, group)
         readers, deal = _on_all(prepared, group)
         done = readers.hidden.batches
@@ -171,13 +173,13 @@ def scan(
             total_bytes=modality.size,
             done=readers.hidden.kept,
         )
-        number = 0
+        passed, number = Passed(subject.stream), 0
 
         def read() -> None:
             nonlocal number
             try:
                 with readers.attached():
-                    for turn in deal.turns(subject.stream, done):
+                    for turn in deal.turns(passed, done):
                         number = turn.number
                         measured = readers.read(turn)
                         number += 1
@@ -208,6 +210,7 @@ def scan(
             _on_all(checkpoint.add_earlier_runs, group)
         if group is not None:
             readers.gather(group)
+        passed.check_all_read(readers.hidden.batches, readers.hidden.items, group)
         readers.hidden.cover(modality.identity)
         if checkpoint and rank == 0:
             checkpoint.remove()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -25,13 +25,17 @@ class Image:
 
 @dataclass(frozen=True)
 class Images:
-    """A source of images: its name for the record, its size in bytes if known, and what was left out of it."""
+    """A source of images: its name for the record, its size in bytes if known, and what was left out of it.
+
+    ``paths`` are the files and folders that it is read from, none in memory.
+    """
 
     name: str
     size: int | None
     identity: str | None
     entries: Iterable[tuple[str, Any]]
     skips: Skips = field(default_factory=Skips)
+    paths: Sequence[Path] = ()
 
     def __iter__(self) -> Iterator[Image]:
         """The images in order, decoded one by one; what cannot be read is skipped and counted."""
@@ -52,7 +56,7 @@ def as_images(data: Any) -> Images:
         check_exist(paths)
         names, skips = ", ".join(str(path) for path in paths), Skips()
         entries = ((str(path), path) for path in files_of(paths, IMAGES, skips))
-        return Images(names, size_of(paths, IMAGES), names, entries, skips)
+        return Images(names, size_of(paths, IMAGES), names, entries, skips, paths)
     return Images("images given in memory", None, None, ((f"image {i}", image) for i, image in enumerate(data)))
 
 

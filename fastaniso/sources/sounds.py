@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -35,7 +35,8 @@ class Clip:
 class Sounds:
     """A source of recordings: its name for the record, its size in bytes if known, and what was left out of it.
 
-    ``entries`` are names and files, or names and (samples, rate). ``changes`` counts the recordings that were changed.
+    ``entries`` are names and files, or names and (samples, rate). ``changes`` counts the recordings that were changed;
+    ``paths`` are the files and folders that they are read from, none in memory.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Sounds:
     transcribed: bool
     skips: Skips = field(default_factory=Skips)
     changes: Counter[str] = field(default_factory=Counter)
+    paths: Sequence[Path] = ()
 
     def clips(self, *, rate: int, most: int, least: int) -> Iterator[Clip]:
         """Clips of at most ``most`` samples at ``rate``; a longer recording goes on in the next clip.
@@ -101,7 +103,7 @@ def as_sounds(data: Any) -> Sounds:
         sounds = [path for path in files if path.suffix.lower() in SOUNDS]
         transcribed = any(path.with_suffix(".txt").is_file() for path in sounds)
         entries = ((str(path), path) for path in sounds)
-        return Sounds(names, size_of(paths, SOUNDS), names, entries, transcribed, skips)
+        return Sounds(names, size_of(paths, SOUNDS), names, entries, transcribed, skips, paths=paths)
     entries = ((f"sound {i}", sound) for i, sound in enumerate(data))
     return Sounds("sounds given in memory", None, None, entries, False)
 
