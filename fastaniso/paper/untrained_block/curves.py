@@ -29,6 +29,12 @@ def curves(measured: Measured, kind: str, *path: str) -> Curves:
     return np.array([[found[seed, norm] for norm in measured["norms"]] for seed in measured["seeds"]])
 
 
+def cosines_at(measured: Measured, norm: float, where: str) -> Curves:
+    """Mean cosines of a BERT block at one norm of the bias, of all seeds that there are, in their order."""
+    points = [point for point in measured["points"] if point["kind"] == "bert"] + list(measured["more_points"])
+    return np.array([point[where]["cosine"] for point in points if point["norm"] == norm])
+
+
 def crossing(norms: Curves, values: Curves, level: float) -> float | None:
     """The first norm above 0 at which a curve crosses ``level``, linear in log N between two of them; None if never."""
     for left in range(1, len(norms) - 1):

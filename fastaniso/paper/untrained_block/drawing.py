@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -48,7 +49,7 @@ def _cosine_and_norm(measured: Measured) -> Picture:
     ratio.set_ylim(bottom=0)
     norm.set_yscale("log")
     label(cosine, "Mean cosine", BIAS, "mean cosine of all rows")
-    label(ratio, "Of what is missing to one", BIAS, "(1 − cosine out) / (1 − cosine in)")
+    label(ratio, "Left of the distance to one", BIAS, "(1 − cosine out) / (1 − cosine in)")
     label(norm, "Norm", BIAS, "mean norm of the rows")
     # Past a bias of a thousand cosines are one and norms their own: the change is all before.
     for axes in (cosine, ratio, norm):
@@ -71,16 +72,16 @@ def _histograms(measured: Measured) -> Picture:
     panels = drawn.subplots(2, len(shown), squeeze=False)
     for column, one in enumerate(shown):
         for row, (what, color) in enumerate((("scores", BLUE), ("centered", RED))):
-            edges, density = np.array(one[what]["edges"]), np.array(one[what]["density"])
+            power, unit = _unit(max(map(abs, one[what]["edges"])))
+            edges, density = np.array(one[what]["edges"]) / power, np.array(one[what]["density"])
             axes = panels[row, column]
             axes.stairs(density, edges, fill=True, color=color, alpha=0.8)
             reach = max(abs(edges[0]), abs(edges[-1]))
             axes.set_xlim(-reach, reach)
             axes.set_yticks([])
             axes.grid(False)
-            axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3), useMathText=True)
             axes.locator_params(axis="x", nbins=5)
-            name = "score" if row == 0 else "score less its row's mean"
+            name = f"score{unit}" if row == 0 else f"score less its row's mean{unit}"
             label(axes, f"N = {one['norm']:g}" if row == 0 else "", name, "density" if column == 0 else "")
     return Picture(
         "scores",
@@ -100,9 +101,9 @@ def _softmax(measured: Measured) -> Picture:
         row = curves(measured, kind, "scores", "row_std")
         _band(spread, measured, row, f"{about.title}, within a row", COLORS[kind], "--")
         _band(entropy, measured, curves(measured, kind, "scores", "entropy"), about.title, COLORS[kind])
-    for name, color in (("max", RED), ("median", GREEN), ("min", BLUE)):
+    for name, color in (("max", RED), ("median", ORANGE), ("min", GREY)):
         mean = curves(measured, "bert", "scores", name, "mean")
-        _line(softmax, measured, mean.mean(0), name, color)
+        softmax.plot(norms_of(measured), mean.mean(0), color=color, label=name)
         ends = [curves(measured, "bert", "scores", name, end) for end in ("least_head", "most_head")]
         softmax.fill_between(norms_of(measured), ends[0].min(0), ends[1].max(0), color=color, alpha=0.18, linewidth=0)
         sequences = [curves(measured, "bert", "scores", name, f"{end}_sequence") for end in ("least", "most")]
@@ -134,9 +135,13 @@ def _queries_keys(measured: Measured) -> Picture:
     panels = drawn.subplots(1, 2)
     for axes, quantity in zip(panels, ("cosine", "norm"), strict=True):
         for kind, about in KINDS.items():
-            for name, style in (("queries", "-"), ("keys", "--")):
-                values = curves(measured, kind, name, quantity)
-                _band(axes, measured, values, f"{about.title}, {name}", COLORS[kind], style)
+            queries, keys = (curves(measured, kind, name, quantity) for name in ("queries", "keys"))
+            # BERT's lies under GPT-2's: as a wide line it is seen.
+            _band(
+                axes, measured, queries, f"{about.title}, queries", COLORS[kind], width=4.0 if kind == "bert" else 1.6
+            )
+            hollow = {"markerfacecolor": "none", "label": f"{about.title}, keys"}
+            axes.plot(norms_of(measured), keys.mean(0), "o", color=COLORS[kind], **hollow)
         _over_bias(axes, measured)
     panels[1].set_yscale("log")
     label(panels[0], "Mean cosine of queries and of keys", BIAS, "mean cosine within a head")
@@ -151,24 +156,33 @@ def _queries_keys(measured: Measured) -> Picture:
     )
 
 
-def _band(axes: Axes, measured: Measured, values: Curves, name: str, color: str, style: str = "-") -> None:
-    _line(axes, measured, values.mean(0), name, color, style)
+def _band(
+    axes: Axes, measured: Measured, values: Curves, name: str, color: str, style: str = "-", width: float = 1.6
+) -> None:
+    axes.plot(norms_of(measured), values.mean(0), style, color=color, label=name, linewidth=width)
     axes.fill_between(norms_of(measured), values.min(0), values.max(0), color=color, alpha=0.18, linewidth=0)
-
-
-def _line(axes: Axes, measured: Measured, values: Curves, name: str, color: str, style: str = "-") -> None:
-    axes.plot(norms_of(measured), values, style, color=color, label=name)
 
 
 def _over_bias(axes: Axes, measured: Measured, most: float | None = None) -> None:
     """A logarithmic axis that begins at 0."""
     norms = norms_of(measured)
     axes.set_xscale("symlog", linthresh=norms[1], linscale=0.4)
-    axes.set_xlim(0, norms[-1] if most is None else most)
     last = norms[-1] if most is None else most
-    decades = 10.0 ** np.arange(np.ceil(np.log10(norms[1])), np.floor(np.log10(last)) + 1)
-    axes.set_xticks([0, *decades], ["0", *(f"{decade:g}" if decade < 1e4 else f"{decade:.0e}" for decade in decades)])
+    axes.set_xlim(0, last)
+    powers = range(math.ceil(math.log10(norms[1])), math.floor(math.log10(last)) + 1)
+    names = (f"{10.0**power:g}" if power < 4 else _ten_to(power) for power in powers)
+    axes.set_xticks([0, *(10.0**power for power in powers)], ["0", *names])
     axes.minorticks_off()
+
+
+def _unit(reach: float) -> tuple[float, str]:
+    """The power of ten that numbers up to ``reach`` are told in, and how an axis says so."""
+    power = math.floor(math.log10(reach))
+    return (1.0, "") if -1 <= power < 3 else (10.0**power, f" / {_ten_to(power)}")
+
+
+def _ten_to(power: int) -> str:
+    return "10" + str(power).translate(str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"))
 
 
 def _bands(measured: Measured) -> str:

@@ -13,6 +13,7 @@ from fastaniso.paper.untrained_block.block import KINDS
 from fastaniso.paper.untrained_block.curves import (
     Curves,
     between,
+    cosines_at,
     crossing,
     curves,
     fixed_points,
@@ -59,7 +60,9 @@ def _finding(key: str, holds: bool, because: str, *kinds: str) -> Finding:
 def _rises(measured: Measured) -> Finding:
     gained = gains(measured, "bert")
     because = _where(measured, gained > 0, "above the input's")
-    return _finding("rises", bool((gained.mean(0) > 0).all()), f"{because}; {_most(measured, gained)}")
+    return _finding(
+        "rises", bool((gained.mean(0) > 0).all()), f"{because}; {_more(measured)}; {_most(measured, gained)}"
+    )
 
 
 def _attention(measured: Measured) -> Finding:
@@ -75,6 +78,7 @@ def _control(measured: Measured) -> Finding:
     because = _where(measured, gained > 0, "above the input's")
     because += f"; in the mean of seeds at N = {', '.join(above)}" if above else "; in the mean of seeds at none"
     none = between(curves(measured, "bert", "without_attention", "cosine")[:, 0])
+    because += f"; {_more(measured, 'without_attention')}"
     because += f"; without bias or attention the feed-forward alone, whose GELU has a mean, makes {none}"
     return _finding("control", not above, because)
 
@@ -181,6 +185,11 @@ def _where(measured: Measured, above: NDArray[np.bool_], what: str) -> str:
         if not column.all()
     ]
     return f"{said}; not in every seed at {', '.join(mixed)}" if 0 < len(mixed) < 6 else said
+
+
+def _more(measured: Measured, where: str = "output") -> str:
+    gained = cosines_at(measured, 1.0, where) - cosines_at(measured, 1.0, "input")
+    return f"at N = 1 in {int((gained > 0).sum())} of {len(gained)} seeds, {gained.mean():+.4f} in their mean"
 
 
 def _most(measured: Measured, gained: Curves) -> str:

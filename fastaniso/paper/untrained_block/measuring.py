@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,12 +13,12 @@ import fastaniso
 from fastaniso.paper.options import Options
 from fastaniso.paper.untrained_block.block import KINDS, STD, Block, Passed, untrained
 from fastaniso.paper.untrained_block.scores import histogram, scores
-from fastaniso.paper.untrained_block.sizes import AMOUNTS, DIM, HEADS, VOCABULARY, Amount
+from fastaniso.paper.untrained_block.sizes import AMOUNTS, DIM, HEADS, KNOWN_NORMS, VOCABULARY, Amount
 
 AT_ONCE = 4
 """Sequences that go through a block at a time."""
-CHECKED = 2
-"""Sequences for which float32 is compared with float64."""
+FEW = 2
+"""Sequences that tell the mean cosine of a seed: its direction and weights move it more than its rows do."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,12 @@ def measure(options: Options) -> dict[str, Any]:
         if seed == seeds[0]:
             histograms = [_histogram(world, norm, amount) for norm in amount.drawn]
             float64 = _against_float64(world, seed, amount, device) if amount.checked else None
+    options.say(f"untrained-block: BERT's cosines at three norms of the bias, further seeds: {amount.more_seeds}")
+    more = [
+        point
+        for seed in range(len(seeds) + 1, len(seeds) + 1 + amount.more_seeds)
+        for point in _cosines(seed, amount, device)
+    ]
     return {
         "dim": DIM,
         "heads": HEADS,
@@ -63,6 +69,7 @@ def measure(options: Options) -> dict[str, Any]:
         "sequences": {kind: _sequences(kind, amount) for kind in KINDS},
         "dtype": str(amount.dtype).removeprefix("torch."),
         "points": points,
+        "more_points": more,
         "histograms": histograms,
         "float64": float64,
         "skipped": {},
@@ -70,17 +77,20 @@ def measure(options: Options) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def world_of(seed: int, amount: Amount, dtype: torch.dtype, device: torch.device) -> World:
+def world_of(
+    seed: int, amount: Amount, dtype: torch.dtype, device: torch.device, kinds: Sequence[str] = tuple(KINDS)
+) -> World:
     """A table of embeddings N(0, .02), sequences of it, a direction N(0, I), and the blocks."""
     generator = torch.Generator().manual_seed(seed)
     table = STD * torch.randn(VOCABULARY, DIM, generator=generator)
     direction = torch.randn(DIM, generator=generator)
+    blocks = {
+        kind: untrained(KINDS[kind], dim=DIM, heads=HEADS, generator=generator, dtype=dtype, device=device)
+        for kind in kinds
+    }
+    # Last, so that a seed's weights are the same however many sequences there are.
     shape = (max(amount.sequences, amount.other_sequences), amount.length)
     ids = torch.randint(VOCABULARY, shape, generator=generator)
-    blocks = {
-        name: untrained(kind, dim=DIM, heads=HEADS, generator=generator, dtype=dtype, device=device)
-        for name, kind in KINDS.items()
-    }
     unit = direction / direction.norm()
     return World(table[ids].to(device, dtype), unit.to(device, dtype), blocks)
 
@@ -109,6 +119,16 @@ def _points(world: World, norm: float, amount: Amount) -> Iterator[dict[str, Any
         if not block.kind.norm_first:
             point["mean_query_error"] = mean_query_error(rows, block.query, passed.queries)
         yield point
+
+
+def _cosines(seed: int, amount: Amount, device: torch.device) -> Iterator[dict[str, Any]]:
+    few = replace(amount, sequences=FEW, other_sequences=FEW)
+    world = world_of(seed, few, amount.dtype, device, kinds=("bert",))
+    for norm in KNOWN_NORMS:
+        rows = world.rows(norm, FEW)
+        passed = through(world.blocks["bert"], rows)
+        parts = {"input": rows, "output": passed.output, "without_attention": passed.without_attention}
+        yield {"seed": seed, "norm": norm, **{name: cosine_and_norm(part) for name, part in parts.items()}}
 
 
 def cosine_and_norm(rows: Tensor) -> dict[str, float]:
@@ -150,7 +170,7 @@ def _against_float64(world: World, seed: int, amount: Amount, device: torch.devi
     Of the output's mean cosine absolute; relative of one less that cosine, and of the scores.
     """
     exact = world_of(seed, amount, torch.float64, device)
-    sequences = min(CHECKED, amount.sequences)
+    sequences = min(FEW, amount.sequences)
     differences = {"cosine": 0.0, "apart": 0.0, "row_std": 0.0, "row_max": 0.0}
     for norm in amount.checked:
         ours, theirs = (_checked(one.blocks["bert"], one.rows(norm, sequences)) for one in (world, exact))

@@ -9,6 +9,8 @@ import torch
 from fastaniso.paper.options import Size
 
 DIM, HEADS, VOCABULARY = 768, 12, 30_522
+KNOWN_NORMS = (0.5, 1.0, 5.0)
+"""Norms of the bias whose cosines were known before, and which more seeds are measured at."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class Amount:
     drawn: tuple[float, ...]  # of these the scores are kept as histograms
     checked: tuple[float, ...]  # and at these float64 is computed beside the run's precision; none where it is that
     seeds: int
+    more_seeds: int  # of BERT's cosines alone, at three norms and over two sequences
     sequences: int
     other_sequences: int
     length: int
@@ -37,6 +40,7 @@ AMOUNTS = {
         drawn=(0.0, 1.0, 50.0, 5e4),
         checked=(1.0, 5e4),
         seeds=2,
+        more_seeds=1,
         sequences=2,
         other_sequences=1,
         length=64,
@@ -48,6 +52,7 @@ AMOUNTS = {
         drawn=(0.0, 1.0, 20.0, 1e3),
         checked=(0.5, 1.0, 5.0, 5e4),
         seeds=4,
+        more_seeds=12,
         sequences=16,
         other_sequences=2,
         length=512,
@@ -59,6 +64,7 @@ AMOUNTS = {
         drawn=(0.0, 1.0, 20.0, 1e3),
         checked=(),
         seeds=8,
+        more_seeds=24,
         sequences=16,
         other_sequences=16,
         length=512,

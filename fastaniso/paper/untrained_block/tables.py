@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from fastaniso.paper.experiment import Measured, Table
 from fastaniso.paper.untrained_block.block import KINDS
-from fastaniso.paper.untrained_block.curves import Curves, between, curves, fixed_points, norms_of, slopes
+from fastaniso.paper.untrained_block.curves import Curves, between, cosines_at, curves, fixed_points, norms_of, slopes
 
-KNOWN = {
+KNOWN_RANGES = {
     0.5: (".449", ".458–.474", ".441–.451"),
     1.0: (".765", ".771–.781", ".758–.764"),
     5.0: (".988", ".988–.989", ".987–.988"),
@@ -23,19 +23,21 @@ def tables(measured: Measured) -> Sequence[Table]:
 
 def _known(measured: Measured) -> Table:
     rows: list[tuple[str, ...]] = []
-    for column, norm in enumerate(measured["norms"]):
-        if norm in KNOWN:
-            found = [
-                between(curves(measured, "bert", where, "cosine")[:, column])
-                for where in ("input", "output", "without_attention")
-            ]
-            known = KNOWN[norm]
-            rows.append((f"{norm:g}", found[0], known[0], found[1], known[1], found[2], known[2]))
+    for norm, known in KNOWN_RANGES.items():
+        cells = [f"{norm:g}"]
+        for where, before in zip(("input", "output", "without_attention"), known, strict=True):
+            cells += [_mean_and_range(cosines_at(measured, norm, where)), before]
+        rows.append(tuple(cells))
+    count = len(cosines_at(measured, 1.0, "output"))
     return Table(
-        f"Mean cosine of a BERT block, range over {len(measured['seeds'])} seeds; known: four other seeds in float64",
+        f"Mean cosine of a BERT block, mean and range of {count} seeds; known: range of four other seeds in float64",
         ("N", "input", "known", "output", "known", "without attention", "known"),
         tuple(rows),
     )
+
+
+def _mean_and_range(values: Curves) -> str:
+    return f"{values.mean():.3f} ({between(values)})"
 
 
 def _bert(measured: Measured) -> Table:

@@ -13,14 +13,15 @@ from fastaniso.paper.untrained_block.tables import tables
 def setting(measured: Measured) -> str:
     """What was done on what, in a few sentences."""
     counts, norms = measured["sequences"], measured["norms"]
+    more = len({point["seed"] for point in measured["more_points"]})
     said = (
         f"A table of {measured['vocabulary']:,} embeddings N(0, {measured['std']:g}), d = {measured['dim']}, and one "
         f"block with {measured['heads']} heads as its family begins: weights N(0, {measured['std']:g}), biases 0, no "
         f"dropout. {counts['bert']} sequences of {measured['length']} embeddings for BERT, {counts['gpt2']} for GPT-2 "
         f"and {counts['llama']} for Llama; to each embedding one bias of norm N is added, in a direction N(0, I). "
         f"N is 0 and {len(norms) - 1} values from {norms[1]:g} to {norms[-1]:g}; {len(measured['seeds'])} seeds draw "
-        "table, direction, sequences and weights. Without attention means that its part of the residual stream is "
-        f"zero. Blocks run in {measured['dtype']}"
+        f"table, direction, sequences and weights, {more} more those of BERT at three norms, with two sequences. "
+        f"Without attention means that its part of the residual stream is zero. Blocks run in {measured['dtype']}"
     )
     checked = measured["float64"]
     if checked is None:
