@@ -291,6 +291,10 @@ def test_checkpoints_of_ones_own_are_measured_in_their_order(checkpoints: Path, 
     assert told == probe["sequences"] * (probe["length"] - 2)
     assert outcome.measured == EXPERIMENT.measure(options)
     assert len(said) == 3  # a second run reads what the first has kept
+    (checkpoints / "checkpoint-20").rename(checkpoints / "checkpoint-30")
+    assert EXPERIMENT.measure(options)["runs"][0]["steps"] == [0, 30, 100]
+    assert len(said) == 4  # and measures a checkpoint that is new alone
+    (checkpoints / "checkpoint-30").rename(checkpoints / "checkpoint-20")
     sequences = probe_sequences(tokenizer, TEXT.read_text(encoding="utf-8"), ProbeSet(**probe))
     keep = sequences.keep
     with torch.no_grad():

@@ -37,25 +37,26 @@ def measure_checkpoints(
 ) -> tuple[str, dict[str, int], Record]:
     """A name of the model, on how much it was measured, and the measurements of all checkpoints.
 
-    ``states`` keeps what has been measured, so that a run that was killed goes on with the next checkpoint.
+    ``states`` keeps what has been measured of each, so that a run that was killed goes on with the next checkpoint, and
+    one that comes later is measured alone.
     """
     found = find_checkpoints(folder)
     sequences = _sequences(folder, found, text, probe)
-    told = {str(step): _fingerprint(path) for step, path in found.items()}
-    name = digest({"checkpoints": told, "text": text.digest, "probe": vars(probe), "device": device})
-    file = states / f"{folder.resolve().name}-{name}.pt"
-    earlier = load(file)
-    record = Record() if earlier is None else earlier[0]
-    for step, path in found.items():
-        if step in record.steps:
-            continue
-        say(f"{folder.name}: step {step}, {len(record.steps) + 1} of {len(found)} checkpoints")
-        network = _load(path).to(device)
-        point, vectors = measure_step(network, sequences, probe.points)
+    told = {"text": text.digest, "probe": vars(probe), "device": device}
+    record = Record()
+    for number, (step, path) in enumerate(found.items(), start=1):
+        file = states / f"{folder.resolve().name}-{digest({**told, 'checkpoint': _fingerprint(path)})}.pt"
+        earlier = load(file)
+        if earlier is None:
+            say(f"{folder.name}: step {step}, {number} of {len(found)} checkpoints")
+            point, vectors = measure_step(_load(path).to(device), sequences, probe.points)
+            one = Record([step], [point], points=[[vectors.points(call) for call in point["calls"]]])
+            save(file, one)
+        else:
+            one = earlier[0]
         record.steps.append(step)
-        record.measured.append(point)
-        record.points.append([vectors.points(call) for call in point["calls"]])
-        save(file, record)
+        record.measured += one.measured
+        record.points += one.points
     longest = sequences.ids.shape[1]
     tokens = {"sequences": len(sequences), "longest": longest, "probed_tokens": int(sequences.keep.sum())}
     return _describe(folder, next(iter(found.values()))), tokens, record
@@ -86,8 +87,11 @@ def _sequences(folder: Path, found: dict[int, Path], text: Text, probe: ProbeSet
 
 
 def _fingerprint(path: Path) -> list[Any]:
-    """The files of a checkpoint by name, size and time."""
-    return [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in sorted(path.iterdir()) if f.is_file()]
+    """Where a checkpoint is, and its files by name, size and time."""
+    return [
+        str(path.resolve()),
+        *([f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in sorted(path.iterdir()) if f.is_file()),
+    ]
 
 
 def _describe(folder: Path, checkpoint: Path) -> str:
