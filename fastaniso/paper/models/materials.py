@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,7 @@ def _sounds(places: Sequence[Path]) -> Material:
     raise NothingToRead("there are no sounds; give --sounds DIR, or apt-get install pocketsphinx-testdata")
 
 
+@cache
 def _photos() -> tuple[list[Any], str]:
     found, said = [], []
     if find_spec("sklearn") is not None:
