@@ -18,7 +18,13 @@ from fastaniso.paper import Options, Size, Verdict, load_outcomes, run, to_html,
 from fastaniso.paper.untrained_block import EXPERIMENT
 from fastaniso.paper.untrained_block.block import KINDS, Block, rotated, untrained
 from fastaniso.paper.untrained_block.curves import apart, between, crossing, curves, fixed_points, slopes
-from fastaniso.paper.untrained_block.measuring import cosine_and_norm, mean_query_error, through, world_of
+from fastaniso.paper.untrained_block.measuring import (
+    cosine_and_norm,
+    mean_query_error,
+    norms_of_layers,
+    through,
+    world_of,
+)
 from fastaniso.paper.untrained_block.scores import histogram, scores
 from fastaniso.paper.untrained_block.sizes import AMOUNTS, VOCABULARY
 
@@ -272,6 +278,7 @@ def made() -> dict[str, Any]:
         ],
         "histograms": [{"norm": 1.0, "scores": density, "centered": density}],
         "float64": None,
+        "trained": [{"name": "a model", "data": "a text", "norm_over_root": [0.2, 0.8, 2.0]}],
         "skipped": {},
     }
 
@@ -283,7 +290,6 @@ def verdicts(measured: dict[str, Any]) -> dict[str, Verdict]:
 def test_a_block_that_does_all_that_is_claimed() -> None:
     found = verdicts(made())
     assert list(found) == [claim.key for claim in EXPERIMENT.claims]
-    assert found.pop("trained-norms") == Verdict.untestable
     # At N* = 28 attention of this block is far from sharp.
     assert found.pop("sharp-at-fixed-point") == Verdict.fails
     assert set(found.values()) == {Verdict.holds}, found
@@ -294,7 +300,7 @@ FLIPS: dict[str, tuple[str, list[str], Any]] = {
     "rises": ("bert", ["output", "cosine"], lambda one: one["input"]["cosine"] - 1e-12),
     "attention": ("bert", ["without_attention", "cosine"], lambda one: one["output"]["cosine"]),
     "control": ("bert", ["without_attention", "cosine"], lambda one: one["input"]["cosine"] + 1e-4),
-    "fixed-point": ("bert", ["output", "norm"], lambda one: 3 * one["output"]["norm"]),
+    "fixed-point": ("bert", ["output", "norm"], lambda one: 4 * one["output"]["norm"]),
     "spread": ("bert", ["scores", "std"], lambda one: one["scores"]["row_std"]),
     "softmax": ("bert", ["scores", "max"], lambda one: extremes(0.5 * one["scores"]["max"]["mean"])),
     "queries-keys": ("bert", ["mean_query_error"], lambda one: 0.1),
@@ -333,6 +339,28 @@ def test_sharp_at_the_fixed_point() -> None:
     for one in measured["points"]:
         one["output"]["norm"] = 2 * one["input"]["norm"]
     assert verdicts(measured)["sharp-at-fixed-point"] == Verdict.untestable
+
+
+def test_norms_of_trained_models() -> None:
+    measured = made()
+    finding = next(one for one in EXPERIMENT.judge(measured) if one.key == "trained-norms")
+    assert finding.models == ("a model",)
+    assert finding.because.endswith("a model: its layers have mean norms of 0.20–2.00 times √d, median 0.80")
+    measured["trained"] += [{"name": name, "data": "a text", "norm_over_root": [50.0]} for name in ("b", "c")]
+    assert verdicts(measured)["trained-norms"] == Verdict.fails
+    measured["trained"] = []
+    assert verdicts(measured)["trained-norms"] == Verdict.untestable
+
+
+def test_norms_are_told_over_the_root_of_the_width() -> None:
+    line = {
+        "name": "encoder",
+        "norm": [8.0, 99.0, None, 2.0],
+        "dim": [16, 16, 16, 4],
+        "is_layer": [True, False, True, True],
+    }
+    record = {"name": "model", "data": "a text", "lines": [line]}
+    assert norms_of_layers(record, line) == {"name": "model encoder", "data": "a text", "norm_over_root": [2.0, 1.0]}
 
 
 def test_curves() -> None:

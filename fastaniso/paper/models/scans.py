@@ -7,7 +7,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,19 +48,35 @@ _REASONS = (LookupError, OSError, ValueError, TypeError, AttributeError, ImportE
 
 def measure(options: Options) -> dict[str, Any]:
     """A record of every model that can be scanned, and under "skipped" why each other one cannot."""
-    full = options.size is Size.full
-    entries = read_list(options.models) if options.models else default_list(hub=full)
+    entries = _entries(options)
+    groups = [(entry, entry.control()) if entry.is_trained else (entry,) for entry in entries]
+    records, skipped = _records(groups, options)
+    skipped |= _not_tried({entry.model for entry in entries})
+    return {"size": options.size.value, "models": records, "skipped": skipped}
+
+
+def measure_trained(options: Options) -> dict[str, Any]:
+    """The same of the trained models alone, without the untrained ones beside them."""
+    records, skipped = _records([(entry,) for entry in _entries(options) if entry.is_trained], options)
+    return {"size": options.size.value, "models": records, "skipped": skipped}
+
+
+def _entries(options: Options) -> tuple[Entry, ...]:
+    return read_list(options.models) if options.models else default_list(hub=options.size is Size.full)
+
+
+def _records(groups: Iterable[tuple[Entry, ...]], options: Options) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Records, and why others are missing: where one of a group cannot be scanned, none after it is tried."""
     records: list[dict[str, Any]] = []
     skipped: dict[str, str] = {}
-    for entry in entries:
-        for each in (entry, entry.control()) if entry.is_trained else (entry,):
+    for group in groups:
+        for each in group:
             try:
                 records.append(_record(each, options))
             except _REASONS as error:
                 skipped[each.name] = _reason(error)
                 break
-    skipped |= _not_tried({entry.model for entry in entries})
-    return {"size": options.size.value, "models": records, "skipped": skipped}
+    return records, skipped
 
 
 def _reason(error: Exception) -> str:

@@ -23,7 +23,7 @@ CLAIMS = (
         "§4",
         "At some norm of the bias, of the order of √d, the block leaves the norm of its rows as it was.",
     ),
-    Claim("trained-norms", "§4", "That norm is of the order of the norms inside trained models."),
+    Claim("trained-norms", "§4", "That norm, √d, is of the order of the norms inside trained models."),
     Claim("spread", "§4", "A common bias widens the scores before the softmax, as the square of its norm."),
     Claim(
         "softmax",

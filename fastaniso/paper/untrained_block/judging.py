@@ -24,8 +24,8 @@ from fastaniso.paper.untrained_block.curves import (
 
 SHARP = 0.5
 """Attention is called sharp where the largest softmax of a row, in the mean, takes half of it."""
-ORDER = 2.0
-"""Of the order of √d: within this factor."""
+ORDER = 10**0.5
+"""Of the order of √d: within this factor, either way."""
 ROUNDING = 1e-6
 """A cosine that falls by less has not fallen."""
 MEAN_ERROR = 1e-3
@@ -39,11 +39,7 @@ def judge(measured: Measured) -> Sequence[Finding]:
         _attention(measured),
         _control(measured),
         _fixed_point(measured),
-        Finding(
-            "trained-norms",
-            Verdict.untestable,
-            "it is about the hidden states of trained models of this width; a random initialisation has none",
-        ),
+        _trained_norms(measured),
         _spread(measured),
         _softmax(measured),
         _sharp_at_fixed_point(measured),
@@ -98,6 +94,23 @@ def _fixed_point(measured: Measured) -> Finding:
             "whatever comes in"
         )
     return _finding("fixed-point", holds, because)
+
+
+def _trained_norms(measured: Measured) -> Finding:
+    trained = [one for one in measured["trained"] if one["norm_over_root"]]
+    if not trained:
+        reason = "no trained model was measured; a random initialisation says nothing of them"
+        return Finding("trained-norms", Verdict.untestable, reason)
+    middles = np.array([np.median(one["norm_over_root"]) for one in trained])
+    near = (middles >= 1 / ORDER) & (middles <= ORDER)
+    said = [
+        f"{one['name']}: its layers have mean norms of {between(one['norm_over_root'], 2)} times √d, median {middle:.2f}"
+        for one, middle in zip(trained, middles, strict=True)
+    ]
+    names = tuple(one["name"] for one in trained)
+    verdict = Verdict.holds if near.mean() > 0.5 else Verdict.fails
+    because = f"the median layer is within a factor of {ORDER:.1f} of √d in {int(near.sum())} of {len(near)} models: "
+    return Finding("trained-norms", verdict, because + "; ".join(said), names)
 
 
 def _spread(measured: Measured) -> Finding:

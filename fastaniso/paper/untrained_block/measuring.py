@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 import fastaniso
+from fastaniso.paper.models.records import Line, Record, name_of
+from fastaniso.paper.models.scans import measure_trained
 from fastaniso.paper.options import Options
 from fastaniso.paper.untrained_block.block import KINDS, STD, Block, Passed, untrained
 from fastaniso.paper.untrained_block.scores import histogram, scores
@@ -58,6 +60,7 @@ def measure(options: Options) -> dict[str, Any]:
         for seed in range(len(seeds) + 1, len(seeds) + 1 + amount.more_seeds)
         for point in _cosines(seed, amount, device)
     ]
+    trained = measure_trained(options)
     return {
         "dim": DIM,
         "heads": HEADS,
@@ -72,7 +75,8 @@ def measure(options: Options) -> dict[str, Any]:
         "more_points": more,
         "histograms": histograms,
         "float64": float64,
-        "skipped": {},
+        "trained": [norms_of_layers(record, line) for record in trained["models"] for line in record["lines"]],
+        "skipped": trained["skipped"],
     }
 
 
@@ -157,6 +161,13 @@ def mean_row(rows: Tensor) -> Tensor:
     """The mean of the rows, float64."""
     moments = fastaniso.Accumulator().update(rows).moments
     return moments.sum / moments.kept
+
+
+def norms_of_layers(record: Record, line: Line) -> dict[str, Any]:
+    """Mean norms of the states of a trained model, layer by layer, over √d."""
+    layers = zip(line["norm"], line["dim"], line["is_layer"], strict=True)
+    shares = [norm / dim**0.5 for norm, dim, is_layer in layers if is_layer and norm is not None]
+    return {"name": name_of(record, line), "data": record["data"], "norm_over_root": shares}
 
 
 def _histogram(world: World, norm: float, amount: Amount) -> dict[str, Any]:
