@@ -19,7 +19,7 @@ def setting(measured: Measured) -> str:
         f"beside each an untrained one of its configuration. Untrained models of families: {len(untrained(measured))}. "
         "Over embedding and blocks, ‖mean‖ of the states (their drift) is set against their mean cosine: Spearman's ρ, "
         "its two-sided p (exact over all orders up to 9 layers, else Student's t), and Pearson's r. They rise "
-        f"together where ρ > 0 and p < {SIGNIFICANT}; of fewer than {FEWEST} layers nothing is said. Layers of one model "
+        f"together if ρ > 0 and p < {SIGNIFICANT}; of fewer than {FEWEST} layers nothing is said. Layers of a model "
         "are no independent draws: p says how rare so monotone a relation of exchangeable ones would be, no more."
     )
 
