@@ -35,6 +35,7 @@ def measure(
     *,
     tensor: str | None = None,
     column: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     metrics: Any = None,
     gram: bool = True,
     pairs: bool = False,
@@ -64,6 +65,7 @@ def measure(
             rows of d numbers. A ``datasets.IterableDataset`` is read once: no pairs, no second passes, no ``resume``.
         tensor: Name of the tensor, where a file holds several.
         column: Name of the column of vectors, where a table holds several.
+        storage_options: Of fsspec for the file system of a URL, such as credentials; written nowhere.
         metrics: Names of metrics for ``result.description.metrics``, as ``describe`` takes them; "all" are those of
             linear sums, scatters and second passes, which read the rows again, each for itself.
         gram: Also the std of the cosine and the spectral scores, O(n d²).
@@ -96,7 +98,7 @@ def measure(
     scatters = scatters_for(asked, gram)
     where = torch.device(device)
     kernel = resolve(backend, where)
-    source = open_source(path, tensor=tensor, column=column)
+    source = open_source(path, tensor=tensor, column=column, storage_options=storage_options)
     calls = merged_needs(asked).get(AGAIN, {}).get("calls", ())
     if source.is_stream:
         _check_stream(source.name, {"pairs": pairs, "neighbors": neighbors, "metrics": calls, "resume": resume})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -146,20 +146,34 @@ class RemotePath:
         return self._system.open(self._path, "rb", cache_type="none")
 
 
-def as_location(path: str | os.PathLike[str] | RemotePath) -> Path | RemotePath:
-    """A path of this machine (``file://`` too), or, for any other URL, what fsspec has there now."""
+def as_location(
+    path: str | os.PathLike[str] | RemotePath, storage_options: Mapping[str, Any] | None = None
+) -> Path | RemotePath:
+    """A path of this machine (``file://`` too), or, for any other URL, what fsspec has there now.
+
+    ``storage_options`` are for the URL's file system, as fsspec takes them. They may hold secrets: nothing but the file
+    system itself keeps them, and no error tells their values.
+    """
+    here = not isinstance(path, str) or "://" not in path or (path.startswith("file://") and "::" not in path)
+    if storage_options is not None:
+        if not isinstance(storage_options, Mapping):
+            raise TypeError(f"storage_options: expected a dict, got {type(storage_options).__name__}")
+        if here:
+            what = (
+                "an opened location" if isinstance(path, RemotePath) else f"{os.fspath(path)!r}, a path of this machine"
+            )
+            raise ValueError(f"storage_options: are for a URL that fsspec opens, got {what}; leave them out")
     if isinstance(path, RemotePath):
         return path
-    if not isinstance(path, str) or "://" not in path:
-        return Path(path)
-    if path.startswith("file://") and "::" not in path:
-        return Path(path.removeprefix("file://"))
+    if here:
+        return Path(os.fspath(path).removeprefix("file://"))
+    assert isinstance(path, str)
     try:
         from fsspec.core import url_to_fs
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"path: {_plain(path)} needs fsspec: pip install 'fastaniso[remote]'") from error
     try:
-        system, inner = url_to_fs(path)
+        system, inner = url_to_fs(path, **(storage_options or {}))
     except ImportError as error:
         raise ModuleNotFoundError(f"path: {_plain(path)} needs a package more: {error}") from error
     except ValueError as error:

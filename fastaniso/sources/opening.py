@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,13 @@ _AT_ONCE = 16
 """Files elsewhere that are opened at once."""
 
 
-def open_source(path: Any, *, tensor: str | None = None, column: str | None = None) -> Source:
+def open_source(
+    path: Any,
+    *,
+    tensor: str | None = None,
+    column: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
+) -> Source:
     """Open what ``path`` names, without reading its rows; several paths are one source, in their order.
 
     A file is ``.npy``, ``.safetensors``, ``.pt``, ``.parquet`` or ``.arrow``; a folder holds shards of one of these
@@ -47,13 +53,14 @@ def open_source(path: Any, *, tensor: str | None = None, column: str | None = No
     ``column`` name one where a file holds several. A source of your own is handed on.
 
     What is elsewhere is named by a URL that fsspec opens (``s3://bucket/vectors/``; extra ``remote``), with credentials
-    as fsspec finds them. ``.npy``, ``.safetensors`` and ``.parquet`` are read by ranges of bytes, never kept on disk.
+    as fsspec finds them, or as ``storage_options`` say, which it is handed and which are written nowhere. ``.npy``,
+    ``.safetensors`` and ``.parquet`` are read by ranges of bytes, never kept on disk.
 
     Raises ``CorruptFileError`` for a damaged file and for one that holds Python objects, ``ValueError`` for a wrong
     name, shape or dtype and for files that do not fit together.
     """
     one = isinstance(path, str | os.PathLike | RemotePath | Source) or is_dataset(path)
-    paths = [as_location(each) if isinstance(each, str) else each for each in ([path] if one else path)]
+    paths = [_located(each, storage_options) for each in ([path] if one else path)]
     if not paths:
         raise ValueError("path: expected at least one file or folder")
     opened = _together(paths, lambda each: _open(each, tensor, column))
@@ -63,6 +70,14 @@ def open_source(path: Any, *, tensor: str | None = None, column: str | None = No
         if source.is_stream:
             raise ValueError(f"path: {source.name} comes as a stream; measure it alone, or interleave the data sets")
     return Shards(", ".join(source.name for source in opened), [part for source in opened for part in source.parts])
+
+
+def _located(path: Any, storage_options: Mapping[str, Any] | None) -> Any:
+    if isinstance(path, str) or (storage_options is not None and isinstance(path, os.PathLike | RemotePath)):
+        return as_location(path, storage_options)
+    if storage_options is not None:
+        raise ValueError(f"storage_options: are for a URL that fsspec opens, got a {type(path).__name__}")
+    return path
 
 
 def _together(paths: Sequence[Any], opening: Callable[[Any], Source]) -> list[Source]:

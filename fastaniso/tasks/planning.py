@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,6 +24,7 @@ def plan_tasks(
     *,
     tensor: str | None = None,
     column: str | None = None,
+    storage_options: Mapping[str, Any] | None = None,
     gram: bool = True,
     pairs: bool = False,
     bins: int = 2048,
@@ -40,6 +42,8 @@ def plan_tasks(
         folder: Where the manifest is written, and where the states of all runs meet.
         tensor: Name of the tensor, where a file holds several.
         column: Name of the column of vectors, where a table holds several.
+        storage_options: Of fsspec for the file system of a URL, such as credentials. They are not in the manifest: each
+            run is given its own.
         gram: Also the scatters, O(n d²).
         pairs: Also all pairs of rows, O(n² d), with ``bins``, ``thresholds`` and ``uniformity_t`` as for ``measure``.
         bins: Bins of the histogram.
@@ -57,10 +61,10 @@ def plan_tasks(
     if tiles is not None and (isinstance(tiles, bool) or not isinstance(tiles, int) or tiles < 1):
         raise ValueError(f"tiles: expected a positive int, got {tiles!r}")
     kernel = resolve(backend, torch.device(device))
-    source = open_source(data, tensor=tensor, column=column)
+    source = open_source(data, tensor=tensor, column=column, storage_options=storage_options)
     if any(part.path is None for part in source.parts):
         raise ValueError(f"data: {source.name} is no set of files; save it as files that every process can open")
-    root = data_folder(data)
+    root = data_folder(data, storage_options)
     files = tuple(name_under(root, part.path) for part in source.parts if part.path is not None)
     most = rows_in_block(source.dim, source.dtype, kernel)
     manifest = Manifest(
@@ -81,9 +85,11 @@ def plan_tasks(
     return Manifest.read(Path(folder))
 
 
-def data_folder(data: str | os.PathLike[str] | RemotePath) -> Path | RemotePath:
+def data_folder(
+    data: str | os.PathLike[str] | RemotePath, storage_options: Mapping[str, Any] | None = None
+) -> Path | RemotePath:
     """The folder that a manifest's names of files are under: the data's own, or that of the file."""
-    path = as_location(data)
+    path = as_location(data, storage_options)
     return path if path.is_dir() else path.parent
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ def measure_on_ranks(
     data: str | os.PathLike[str],
     folder: str | os.PathLike[str],
     *,
+    storage_options: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
     invalid: str = "raise",
     progress: Report | bool | None = None,
@@ -34,6 +36,7 @@ def measure_on_ranks(
         data: A file of vectors, or a folder of shards, that all ranks see: a path, or a URL that fsspec opens.
         folder: Where the manifest and the states of tiles are kept; all ranks see it. A job that is killed goes on from
             there, also with another number of ranks.
+        storage_options: Of fsspec for the file system of a URL, such as credentials; written nowhere.
         device: "cpu", or "cuda" for the GPU of the rank's number on its machine.
         invalid: As for ``measure``.
         progress: Told on the first rank.
@@ -46,11 +49,12 @@ def measure_on_ranks(
 
         def planned() -> None:
             if rank == 0:
-                plan_tasks(data, folder, device=str(device), **options)
+                plan_tasks(data, folder, storage_options=storage_options, device=str(device), **options)
 
         agreed(planned, None)
         agreed(lambda: Manifest.read(folder), None)
         report = progress if rank == 0 else None
-        agreed(lambda: run_task(folder, data_folder(data), task=(rank, size), device=device, progress=report), None)
+        where = agreed(lambda: data_folder(data, storage_options), None)
+        agreed(lambda: run_task(folder, where, task=(rank, size), device=device, progress=report), None)
         # All tiles are there once all have agreed.
         return fold(folder, invalid=invalid).result

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import zip_longest
 from pathlib import Path
@@ -25,6 +25,7 @@ def run_task(
     data: str | os.PathLike[str] | RemotePath,
     *,
     task: tuple[int, int] = (0, 1),
+    storage_options: Mapping[str, Any] | None = None,
     device: torch.device | str = "cpu",
     progress: Report | bool | None = None,
 ) -> int:
@@ -38,6 +39,7 @@ def run_task(
         folder: That of the manifest.
         data: The folder of the files that the manifest names: a path, or a URL that fsspec opens.
         task: (i, N), 0 ≤ i < N: such as the index of an array job and its size.
+        storage_options: Of fsspec for the file system of a URL, such as credentials; written nowhere.
         device: Where tiles are measured.
         progress: True for a bar on stderr, or a function that is given a ``Progress`` after each tile.
 
@@ -49,7 +51,7 @@ def run_task(
         raise ValueError(f"task: expected (i, N) with 0 ≤ i < N, got {task}")
     folder, where = Path(folder), torch.device(device)
     manifest = Manifest.read(folder)
-    source = manifest.open(as_location(data))
+    source = manifest.open(as_location(data, storage_options))
     if ops.resolve(manifest.backend, where) != manifest.backend:
         raise ValueError(f"device: the manifest is of the {manifest.backend} kernel, which does not run on {where}")
     store = Store(folder, manifest)
