@@ -345,7 +345,7 @@ def test_norms_of_trained_models() -> None:
     measured = made()
     finding = next(one for one in EXPERIMENT.judge(measured) if one.key == "trained-norms")
     assert finding.models == ("a model",)
-    assert finding.because.endswith("a model: its layers have mean norms of 0.20–2.00 times √d, median 0.80")
+    assert finding.because.endswith("a model: its layers have mean norms 0.20–2.00 times √d, median 0.80")
     measured["trained"] += [{"name": name, "data": "a text", "norm_over_root": [50.0]} for name in ("b", "c")]
     assert verdicts(measured)["trained-norms"] == Verdict.fails
     measured["trained"] = []

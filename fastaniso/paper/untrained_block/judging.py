@@ -104,7 +104,7 @@ def _trained_norms(measured: Measured) -> Finding:
     middles = np.array([np.median(one["norm_over_root"]) for one in trained])
     near = (middles >= 1 / ORDER) & (middles <= ORDER)
     said = [
-        f"{one['name']}: its layers have mean norms of {between(one['norm_over_root'], 2)} times √d, median {middle:.2f}"
+        f"{one['name']}: its layers have mean norms {between(one['norm_over_root'], 2)} times √d, median {middle:.2f}"
         for one, middle in zip(trained, middles, strict=True)
     ]
     names = tuple(one["name"] for one in trained)
