@@ -37,10 +37,11 @@ def draw_clouds(measured: Measured) -> Picture:
         drawn.supylabel("on the second", fontsize=8)
         grid[0, 0].legend(loc="best", markerscale=2, handletextpad=0.1, fontsize=7)
     shares = ", ".join(f"{head['share']:.0%}" for head in shown)
+    count = len(shown[0]["queries"][0][0])
     caption = (
-        "Queries and keys of the heads that end most parallel and most opposite in each model (first seed), at the "
-        f"same {len(shown[0]['queries'][0][0])} positions, on the first two right singular vectors of the union of "
-        f"both over the steps shown ({shares} of Σσ²). The lines cross at the origin; the axes of a row are the same."
+        "Queries and keys of the heads with the largest and the least cos(Q̄, K̄) at the end, of each model's first run, "
+        f"at the same {count} positions, on the first two right singular vectors of the union of both over the steps "
+        f"shown ({shares} of Σσ²). The lines cross at the origin; the axes of a row are the same."
     )
     return Picture("clouds", caption, drawn)
 

@@ -104,7 +104,7 @@ def _run(record: Record) -> dict[str, Any]:
 
 
 def _projections(model: str, record: Record) -> Iterable[dict[str, Any]]:
-    """Of the heads in which queries and keys ended most parallel and most opposite, at a few of the steps."""
+    """Of the heads with the largest and the least cos(Q̄, K̄) at the end, at a few of the steps."""
     count = len(record.steps)
     shown = sorted({round(i * (count - 1) / (_MOST_PICTURES - 1)) for i in range(_MOST_PICTURES)})
     cosines = record.measured[-1]["cosine"]

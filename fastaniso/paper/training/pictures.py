@@ -62,7 +62,7 @@ def draw(measured: Measured) -> Sequence[Picture]:
 
 def _grid(name: str, caption: str, models: dict[str, list[Run]], rows: dict[str, Draw]) -> Picture:
     with styled():
-        drawn = figure(4.4 * max(len(models), 1.4), 2.0 * len(rows) + 0.5)
+        drawn = figure(4.0 * max(len(models), 1.4), 1.75 * len(rows) + 0.5)
         grid = drawn.subplots(len(rows), len(models), squeeze=False, sharex="col", sharey="row")
         for column, (model, runs) in enumerate(models.items()):
             for row, (quantity, curve) in enumerate(rows.items()):
@@ -86,7 +86,7 @@ def _step_axis(axes: Axes, steps: Sequence[int]) -> None:
     """Logarithmic, with a place for step 0."""
     first = next((step for step in steps if step > 0), 1)
     axes.set_xscale("symlog", linthresh=first, linscale=0.5)
-    known = [step for index, step in enumerate(steps) if index % -(-len(steps) // 7) == 0 and step < 0.7 * steps[-1]]
+    known = [step for index, step in enumerate(steps) if index % -(-len(steps) // 7) == 0 and step < 0.6 * steps[-1]]
     axes.set_xticks([*known, steps[-1]], [f"{step:,}" for step in (*known, steps[-1])])
     axes.set_xticks([], minor=True)
     axes.set_xlim(-0.2 * first, 1.1 * steps[-1])
