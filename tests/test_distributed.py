@@ -17,7 +17,7 @@ import torch.distributed as dist
 
 import fastaniso
 from fastaniso import distributed
-from fastaniso.distributed.exchange import gather_json
+from fastaniso.distributed import exchange
 from fastaniso.distributed.ring import Ring, Shard
 from fastaniso.distributed.starting import meet
 from fastaniso.ops import dispatch
@@ -269,10 +269,24 @@ def test_opposite_ranks_form_equally_many_pairs(counts: list[int], tmp_path: Pat
 
 def test_what_all_ranks_tell_may_be_long(tmp_path: Path) -> None:
     def body(rank: int) -> Any:
-        return [gather_json({"text": "ü" * length * rank}, None) for length in (1, 3000, 100_000)]
+        return [exchange.gather_json({"text": "ü" * length * rank}, None) for length in (1, 3000, 100_000)]
 
     expected = [[{"text": "ü" * length * rank} for rank in range(3)] for length in (1, 3000, 100_000)]
     assert values(on_ranks(3, tmp_path, body)) == [expected] * 3
+
+
+@pytest.mark.parametrize(("backend", "device"), [("gloo", "cpu"), ("nccl", "cuda:3"), ("cpu:gloo,cuda:nccl", "cpu")])
+def test_what_all_ranks_tell_goes_where_the_group_can_send_it(
+    backend: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def framed(content: Any, tensors: Any, at_least: int, device: torch.device) -> Any:
+        raise InterruptedError(str(device))
+
+    monkeypatch.setattr(dist, "get_backend", lambda group: backend)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(exchange, "_framed", framed)
+    with pytest.raises(InterruptedError, match=f"^{device}$"):
+        exchange.gather_json("anything", None)
 
 
 def test_omitted_rows_are_counted_over_all_ranks(tmp_path: Path) -> None:

@@ -54,8 +54,10 @@ def agreed(call: Callable[[], T], group: dist.ProcessGroup | None) -> T:
     return shared(lambda: (call(), None), group)[0]
 
 
-def gather_json(content: Any, group: dist.ProcessGroup | None, device: torch.device | str = "cpu") -> list[Any]:
-    """What every rank gave, in order."""
+def gather_json(content: Any, group: dist.ProcessGroup | None) -> list[Any]:
+    """What every rank gave, in order; over NCCL where the group has nothing else."""
+    alone = dist.get_backend(group) == "nccl"
+    device = torch.device("cuda", torch.cuda.current_device()) if alone else torch.device("cpu")
     own = _framed(content, {}, _TOLD, device)
     told = _all_gathered(own[:_TOLD], group)
     longest = max(_length(frame) for frame in told)
@@ -173,7 +175,7 @@ def _receive(source: int, device: torch.device, group: dist.ProcessGroup | None)
     return _unframed(frame)
 
 
-def _framed(header: Any, tensors: Mapping[str, Tensor], at_least: int, device: torch.device | str) -> Tensor:
+def _framed(header: Any, tensors: Mapping[str, Tensor], at_least: int, device: torch.device) -> Tensor:
     """As bytes: how many they are, how long the JSON is, the JSON, and the tensors."""
     places: dict[str, tuple[str, list[int], int]] = {}
     end = 0
