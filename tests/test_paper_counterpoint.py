@@ -223,7 +223,7 @@ def test_smoke(tmp_path: Path, tokenizer: Any) -> None:
     outcome = run(EXPERIMENT, Options(size=Size.smoke, out=tmp_path, models=listed, text=(TEXT,)))
     by_name = {record["name"]: record for record in outcome.measured["models"]}
     assert list(by_name) == ["listed", "causal LM of this run", "GPT-2, untrained", "GPT-NeoX, untrained"]
-    assert list(outcome.skipped) == ["gone"]
+    assert outcome.skipped == {"gone": "LookupError: there is no folder ./gone"}
     assert by_name["listed"] == {**by_name["causal LM of this run"], "name": "listed"}
     # Untrained weights under the name of a trained model: no better than a guess.
     assert by_name["listed"]["loss"] == pytest.approx(by_name["listed"]["chance"], rel=0.05)

@@ -81,10 +81,12 @@ class Entry:
         return self.folder / path
 
     def source(self) -> str:
-        """What the model loads from: a folder that exists, or a hub id."""
+        """What the model loads from: a folder that exists, or a hub id, which begins with neither . nor /."""
         if self.model.startswith(PACKAGE):
             return str(self.found(self.model))
         folder = self.folder / self.model
+        if self.model.startswith((".", "/")) and not folder.is_dir():
+            raise LookupError(f"there is no folder {self.model}")
         return str(folder) if folder.is_dir() else self.model
 
 
