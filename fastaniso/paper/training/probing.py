@@ -19,10 +19,6 @@ AT_ONCE = 16
 """Sequences in one pass."""
 
 
-class UnseenAttentionError(ValueError):
-    """An attention that cannot be measured, with the reason."""
-
-
 def measure_step(network: nn.Module, sequences: Sequences, points: int) -> tuple[Point, Vectors]:
     """Measure ``network``, in evaluation, at the positions that ``sequences`` keep."""
     training = network.training
@@ -44,7 +40,7 @@ def measure_step(network: nn.Module, sequences: Sequences, points: int) -> tuple
     states, attention = hidden.results(), heads.results()
     if attention.refused:
         site, reason = next(iter(attention.refused.items()))
-        raise UnseenAttentionError(f"{site}: {reason}")
+        raise ValueError(f"{site}: {reason}")
     own = [(number, site) for number, site in enumerate(attention.sites) if site.kind == "self"]
     on_first = [vectors.on_first_direction(number) for number, _ in own]
     by_site = [states[site] for site in states]

@@ -76,10 +76,6 @@ class Vectors:
         queries, keys = zip(*self._layers[layer].points, strict=True)
         return torch.cat(queries), torch.cat(keys)
 
-    def __len__(self) -> int:
-        """How many attentions have been told in a pass."""
-        return len(self._layers)
-
 
 def projected(points: Sequence[tuple[Tensor, Tensor]]) -> tuple[list[tuple[Tensor, Tensor]], float]:
     """Queries and keys of one head on the first two right singular vectors of their union over all steps.
