@@ -17,7 +17,7 @@ import torch
 from same_states import same_states
 
 import fastaniso
-from fastaniso.scanning import ScanInterrupted, ScanResult, resuming
+from fastaniso.scanning import ScanInterrupted, ScanResult, ScanStoppedError, resuming
 from fastaniso.sources import files_as
 from fastaniso.state import CorruptStateError
 
@@ -100,6 +100,21 @@ def test_results_may_lie_among_the_data(tmp_path: Path) -> None:
     with pytest.raises(ScanInterrupted):
         scan(tmp_path, tmp_path / "run", progress=Stop(2))
     assert same(scan(tmp_path, tmp_path / "run"), whole)
+
+
+def test_of_two_at_once_the_first_one_stops(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resuming, "SECONDS", 0.0)
+    monkeypatch.setattr(resuming, "SHARE", 1e9)
+    others = []
+
+    def begin_another(progress: Any) -> None:
+        if progress.steps == 3:
+            others.append(scan(text, tmp_path))
+
+    with pytest.raises(ScanStoppedError, match="the same scan has begun anew, or has ended, in"):
+        scan(text, tmp_path, progress=begin_another)
+    assert same(others[0], scan(text))
+    assert same(scan(text, tmp_path), others[0])
 
 
 def test_options_may_change_where_nothing_was_measured_yet(text: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,8 +57,7 @@ class ScanCheckpoint:
             self._write(())  # nothing would be lost, whatever it was of
             return
         self._check(content)
-        if size != self._size:
-            self._write((*before, last))
+        self._write(before if size == self._size else (*before, last))
 
     def look(self) -> Deal:
         """What this rank is to read; ``ValueError`` if the folder is of another scan, or not the one of all ranks."""
@@ -65,7 +65,7 @@ class ScanCheckpoint:
             raise ValueError(f"resume: {self._record} is not seen here: all ranks need one folder")
         content = self._read()
         self._check(content)
-        self._before = _runs(content)
+        self._before, self._process = _runs(content), str(content["process"])
         return Deal(self._rank, self._size, self._before)
 
     def take_up(self, readers: Readers, device: torch.device) -> None:
@@ -84,6 +84,11 @@ class ScanCheckpoint:
     def save(self) -> None:
         """Write everything."""
         began = time.monotonic()
+        if not self._is_last:
+            raise ValueError(
+                f"resume: the same scan has begun anew, or has ended, in {self._folder}: one at a time goes on in a "
+                "folder, that which began last"
+            )
         self._own.write(self._readers.states, self._readers.record())
         self._kept = self._readers.hidden.batches
         self._at = time.monotonic()
@@ -119,13 +124,20 @@ class ScanCheckpoint:
             self._readers.add(record, part.states(record, self._device))
 
     def remove(self) -> None:
-        """At the end of the scan: nothing is left in the folder."""
+        """At the end of the scan: nothing is left in the folder, unless somebody else goes on in it."""
+        if not self._is_last:
+            return
         self._record.unlink(missing_ok=True)  # first, so that nobody goes on with half of the rest
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @property
     def _record(self) -> Path:
         return self._folder / "record.json"
+
+    @property
+    def _is_last(self) -> bool:
+        """Whether nobody has begun in the folder since."""
+        return self._record.is_file() and self._read()["process"] == self._process
 
     def _place(self, run: int, rank: int) -> Path:
         return self._folder / f"run-{run}" / f"rank-{rank}"
@@ -135,6 +147,7 @@ class ScanCheckpoint:
             shutil.rmtree(self._folder, ignore_errors=True)  # what is there, nobody goes on with
         self._folder.mkdir(parents=True, exist_ok=True)
         content = {"kind": UNDER_WAY, "format": FORMAT_VERSION, "before": before, "ranks": self._size}
+        content["process"] = uuid.uuid4().hex  # of who begins here last
         temporary = self._folder / f".record.{os.getpid()}"
         temporary.write_text(json.dumps({**content, "identity": self._identity}, indent=2) + "\n", encoding="utf-8")
         os.replace(temporary, self._record)
@@ -144,7 +157,7 @@ class ScanCheckpoint:
             content: dict[str, Any] = json.loads(self._record.read_text(encoding="utf-8"))
             if content["kind"] != UNDER_WAY or content["format"] != FORMAT_VERSION:
                 raise ValueError(f"of format {content['format']}, and not {FORMAT_VERSION}")
-            _ = content["identity"].items(), _runs(content), int(content["ranks"])
+            _ = content["identity"].items(), _runs(content), int(content["ranks"]), content["process"]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CorruptStateError(f"resume: {self._record} is damaged ({error!r}); delete {self._folder}") from error
         return content
