@@ -22,8 +22,8 @@ def draw(measured: Measured) -> Sequence[Picture]:
 def _panels(name: str, records: Sequence[Record], color: str) -> Picture:
     every = [(record, line) for record in records for line in record["lines"]]
     lines = every[:MOST_PANELS]
-    columns = min(COLUMNS, len(lines))
-    rows = -(-len(lines) // columns)
+    rows = -(-len(lines) // COLUMNS)
+    columns = -(-len(lines) // rows)
     with styled():
         drawn = figure(max(4.2, 2.5 * columns), 2.5 * rows + 0.3)
         grid = drawn.subplots(rows, columns, squeeze=False, sharey=True)

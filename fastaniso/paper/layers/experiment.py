@@ -15,10 +15,13 @@ from fastaniso.paper.models.scans import measure
 def setting(measured: Measured) -> str:
     """What was measured on what."""
     some = len(all_trained(measured))
-    data = "; ".join(dict.fromkeys(f"{record['kind']} {record['data']}" for record in measured["models"])) or "nothing"
+    read: dict[str, dict[str, None]] = {}
+    for record in measured["models"]:
+        read.setdefault(record["kind"], {})[record["data"]] = None
+    data = "; ".join(f"{kind}: {', '.join(some)}" for kind, some in read.items()) or "nothing"
     return (
         f"Trained models: {some}, beside each an untrained one of its configuration. Untrained models of families: "
-        f"{len(untrained(measured))} ({measured['size']} size). They read {data}. Mean cosines are "
+        f"{len(untrained(measured))} ({measured['size']} size, one seed). They read {data}. Mean cosines are "
         "exact over all ordered pairs of positions; padding, special, class and distillation tokens are left out. "
         f"Anisotropic is what has a mean cosine above {ANISOTROPIC}. Untrained batch norms norm by their own batch."
     )

@@ -32,7 +32,7 @@ def draw(measured: Measured) -> Sequence[Picture]:
 def _overview(measured: Measured) -> Picture:
     shown = [name for name in FIGURES if trained(measured, name) or untrained(measured, name)]
     with styled():
-        drawn = figure(11, 3.6 * -(-len(shown) // 3))
+        drawn = figure(10, 3.2 * -(-len(shown) // 3))
         panels = drawn.subplots(-(-len(shown) // 3), 3, squeeze=False, sharey=True).flat
         for name, axes in zip(shown, panels, strict=False):
             # Colours start anew for the untrained: dashes tell them apart.
@@ -47,7 +47,7 @@ def _overview(measured: Measured) -> Picture:
     return Picture(
         "layers",
         "Mean cosine over the layers, by figures of the paper. Solid: trained; dashed: untrained. Stages of one model "
-        "are one line, an encoder and its decoder two.",
+        "are one line, an encoder and its decoder two; after a final norm is a point of its own.",
         drawn,
     )
 

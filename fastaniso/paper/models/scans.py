@@ -140,6 +140,9 @@ def _slug(name: str) -> str:
 
 def _told(entry: Entry, reads: Material, run: Any) -> dict[str, Any]:
     tokens = run.about["tokens"]
+    lines = [line for line in _lines(run) if any(x is not None for x in line["mean_cosine"])]
+    if not lines:
+        raise ValueError("none of its states could be normalised: they are zero, or hold NaN or Inf")
     return {
         "name": entry.name,
         "model": entry.model,
@@ -150,7 +153,7 @@ def _told(entry: Entry, reads: Material, run: Any) -> dict[str, Any]:
         "kind": FIGURES[entry.figure].data,
         "read": f"{tokens['kept']:,} {tokens['unit']} of {tokens['sequences']:,} {tokens['item']}",
         "parameters": run.provenance["parameters"],
-        "lines": list(_lines(run)),
+        "lines": lines,
         "notes": list(run.notes),
     }
 
