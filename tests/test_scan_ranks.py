@@ -103,6 +103,18 @@ def test_a_rank_without_a_batch(tmp_path: Path) -> None:
     check_same(ranks[0], whole)
 
 
+def test_the_limit_is_that_of_all_ranks(tmp_path: Path) -> None:
+    whole = scan(max_tokens=70)
+    assert (whole.tokens.kept, whole.tokens.limited) == (70, True)
+
+    def body(_: int) -> dict[str, Any]:
+        result = scan(group=dist.group.WORLD, max_tokens=70)
+        assert result.tokens.limited
+        return plain(result)
+
+    check_same(forked.on_ranks(2, tmp_path / "a", body)[0], whole)
+
+
 def windowed(lengths: list[int], **options: Any) -> ScanResult:
     """A model whose attention reaches 6 tokens back, which shows in sequences that are longer."""
     torch.manual_seed(0)
@@ -200,11 +212,13 @@ def test_an_error_on_one_rank_stops_all_at_once(tmp_path: Path, monkeypatch: pyt
 
         with pytest.raises(ScanStoppedError) as stopped:
             scan(group=dist.group.WORLD, data=TEXTS * 30, batch_size=1, progress=stop)
-        return [str(stopped.value), seen, stopped.value.result.complete]
+        result = stopped.value.result
+        assert not result.complete
+        assert "these are the rows of one of 3 ranks alone" in result.notes
+        return [str(stopped.value), seen]
 
     first, second, third = forked.on_ranks(3, tmp_path / "a", body)
-    assert second == ["no more (in batch 5, counted from 0)", 2, False]
-    for text, seen, complete in first, third:
+    assert second == ["no more (in batch 5, counted from 0)", 2]
+    for text, seen in first, third:
         assert text == "rank 1: OSError: no more"
         assert seen < 10
-        assert not complete

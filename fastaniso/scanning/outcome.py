@@ -8,8 +8,13 @@ from fastaniso.scanning.result import ScanResult, TokenCounts
 from fastaniso.scanning.subject import Subject
 
 
-def outcome(subject: Subject, readers: Readers, seconds: float, *, complete: bool, partial: bool = False) -> ScanResult:
-    """``partial`` leaves out rows that cannot be normalised whatever was asked, rather than lose the rest."""
+def outcome(
+    subject: Subject, readers: Readers, seconds: float, *, complete: bool, partial: bool = False, ranks: int = 1
+) -> ScanResult:
+    """``partial`` leaves out rows that cannot be normalised whatever was asked, rather than lose the rest.
+
+    What is not complete was measured by one of so many ``ranks``.
+    """
     partial = partial or not complete
     modality, anatomy, reader = subject.modality, subject.anatomy, readers.hidden
     tokens = TokenCounts(
@@ -33,6 +38,8 @@ def outcome(subject: Subject, readers: Readers, seconds: float, *, complete: boo
         notes.append(f"these are the first {what} of the data: a beginning may keep to fewer topics than the whole")
     if not complete:
         notes.append("the scan ended early: the sites that the last batch did not reach lack its rows")
+        if ranks > 1:
+            notes.append(f"these are the rows of one of {ranks} ranks alone")
     notes += [note for site in sites for note in site.description.notes]
     return ScanResult(
         model=subject.name,

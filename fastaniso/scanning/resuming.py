@@ -105,15 +105,15 @@ class ScanCheckpoint:
                 self.save()
             raise
 
-    def add_earlier_runs(self, *, alone: bool = False) -> None:
-        """Add to the readers what the ranks of earlier runs had read: this rank's share of them, or ``alone`` all."""
+    def add_earlier_runs(self) -> None:
+        """Add to the readers what the ranks of earlier runs had read: this rank's share of them."""
         parts = [
             (self._place(run, rank), count)
             for run, counts in enumerate(self._before, 1)
             for rank, count in enumerate(counts)
             if count
         ]
-        for folder, count in parts if alone else parts[self._rank :: self._size]:
+        for folder, count in parts[self._rank :: self._size]:
             part = Part(folder)
             record = part.record()
             if record is None or record["batches"] != count:

@@ -201,7 +201,7 @@ def scan(
                 raise
             if checkpoint and group is None:
                 checkpoint.add_earlier_runs()
-            kept = outcome(subject, readers, meter.seconds, complete=False)
+            kept = outcome(subject, readers, meter.seconds, complete=False, ranks=size)
             if isinstance(error, KeyboardInterrupt):
                 raise ScanInterrupted(kept) from error
             where = "" if isinstance(error, RankError) else f" (in batch {number}, counted from 0)"
