@@ -79,6 +79,16 @@ def test_what_is_anisotropic_and_what_the_norm_does() -> None:
     assert verdicts(other, record("second"))["table"] == Verdict.holds
 
 
+def test_a_model_that_only_guesses_is_no_trained_one() -> None:
+    guesses = record(loss=5.9)
+    assert set(verdicts(guesses).values()) == {Verdict.untestable}
+    assert "little better than a guess (model)" in EXPERIMENT.setting({"size": "small", "models": [guesses]})
+    assert "guess" not in EXPERIMENT.setting({"size": "small", "models": [record()]})
+    # An encoder without a head has a table, and is no language model.
+    found = verdicts(record(loss=None))
+    assert [found["table"], found["states"]] == [Verdict.holds, Verdict.untestable]
+
+
 def test_untrained_models_say_nothing_of_trained_ones() -> None:
     found = verdicts(record(trained=False))
     # Its output table is not isotropic.
@@ -229,7 +239,7 @@ def test_smoke(tmp_path: Path, tokenizer: Any) -> None:
     assert by_name["listed"]["loss"] == pytest.approx(by_name["listed"]["chance"], rel=0.05)
     findings = {finding.key: finding for finding in outcome.findings}
     assert findings["untrained"].verdict == Verdict.holds
-    assert "listed" in findings["output"].models
+    assert findings["output"].verdict == Verdict.untestable
     assert "2 trained models and 2 untrained ones" in outcome.setting
     assert [len(table.rows) for table in outcome.tables()] == [8, 4, 2]
     pictures = [picture.name for picture in outcome.draw()]

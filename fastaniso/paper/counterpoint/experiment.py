@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastaniso.paper.counterpoint.claims import CLAIMS
-from fastaniso.paper.counterpoint.judging import NEAR_COSINE, NEAR_ISOTROPY, judge, norms
+from fastaniso.paper.counterpoint.judging import NEAR_COSINE, NEAR_ISOTROPY, has_learned, judge, norms
 from fastaniso.paper.counterpoint.measuring import measure
 from fastaniso.paper.counterpoint.pictures import draw
 from fastaniso.paper.experiment import Experiment, Measured, Table
@@ -22,8 +22,13 @@ def setting(measured: Measured) -> str:
         "signs of each eigenvector of WᵀW; mean cosines are exact over all ordered pairs. Nearly isotropic is a mean "
         f"cosine of at most {NEAR_COSINE} and, of a table, an I(W) of at least {NEAR_ISOTROPY}. I(W) depends on the "
         "norms of the rows; of states it is that of unit rows. Verdicts leave out tables with fewer rows than "
-        "dimensions."
+        f"dimensions{_left_out(measured)}."
     )
+
+
+def _left_out(measured: Measured) -> str:
+    beginners = [record["name"] for record in measured["models"] if record["trained"] and not has_learned(record)]
+    return f" and models that predict little better than a guess ({', '.join(beginners)})" if beginners else ""
 
 
 def tables(measured: Measured) -> Sequence[Table]:

@@ -24,17 +24,20 @@ PUBLISHED = {
 """I(W) of Pythia-70m, by Machina & Mercer."""
 ROUNDING = 5e-4
 
+LEARNED = 2 / 3
+"""A language model whose cross-entropy is above this share of a guess's has hardly begun to be a trained one."""
+
 Record = Mapping[str, Any]
 Table = Mapping[str, Any]
 
 
 def judge(measured: Measured) -> Sequence[Finding]:
-    """A verdict on each claim; those about trained models rest on trained models alone."""
-    trained = [record for record in measured["models"] if record["trained"]]
+    """A verdict on each claim; those about trained models rest on models alone that have learned something."""
+    trained = [record for record in measured["models"] if record["trained"] and has_learned(record)]
     untrained = [record for record in measured["models"] if not record["trained"]]
     return [
         _table(trained),
-        _states([record for record in trained if record["kind"] in ("causal", "masked")]),
+        _states([record for record in trained if record["loss"] is not None]),
         _pythia([record for record in trained if is_large_pythia(record)]),
         _output(trained),
         _centring(trained),
@@ -49,6 +52,11 @@ def is_large_pythia(record: Record) -> bool:
     """Whether it is one of Pythia's models of 410 million parameters or more."""
     name = record["name"].lower()
     return "pythia" in name and not any(small in name for small in ("14m", "31m", "70m", "160m"))
+
+
+def has_learned(record: Record) -> bool:
+    """Whether a model predicts clearly better than a guess; of one without a head there is nothing to ask."""
+    return record["loss"] is None or bool(record["loss"] <= LEARNED * record["chance"])
 
 
 def is_near(table: Table) -> bool:
