@@ -17,7 +17,7 @@ import fastaniso
 from fastaniso.paper import Options, Size, Verdict, load_outcomes, run, to_html, to_markdown
 from fastaniso.paper.untrained_block import EXPERIMENT
 from fastaniso.paper.untrained_block.block import KINDS, Block, rotated, untrained
-from fastaniso.paper.untrained_block.curves import apart, between, crossing, curves, fixed_points, slopes
+from fastaniso.paper.untrained_block.curves import apart, between, crossing, curves, fixed_points, power, slopes
 from fastaniso.paper.untrained_block.measuring import (
     cosine_and_norm,
     mean_query_error,
@@ -373,11 +373,13 @@ def test_curves() -> None:
     assert crossing(norms, np.array([9.0, 1.0, 0.0, -1.0]), 0.5) == pytest.approx(10**0.5)
     assert crossing(norms, np.array([-1.0, 1.0, 2.0, 3.0]), 0.5) is None
     assert crossing(norms, np.array([0.0, 1.0, 2.0, 2.0]), 2.0) == pytest.approx(10.0)
+    assert power(np.array([-0.001, 0.0])) == "0.00"
+    assert power(np.array([1.0, 1.996])) == "1.00–2.00"
     assert [between(ends) for ends in ([0.4619, 0.4851], [0.5, 0.5], [-1.0, 2.0], [2e4, 5e4])] == [
         "0.462–0.485",
         "0.500",
         "-1.000 to 2.000",
-        "2e+04–5e+04",
+        "20,000–50,000",
     ]
 
 

@@ -81,4 +81,11 @@ def between(values: Any, digits: int = 3) -> str:
 
 
 def _short(value: float, digits: int) -> str:
-    return f"{value:.{digits}g}" if value and not 1e-3 <= abs(value) < 1e4 else f"{value:.{digits}f}"
+    if abs(value) >= 1e4:
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}" if value and abs(value) < 1e-3 else f"{value:.{digits}f}"
+
+
+def power(values: Curves) -> str:
+    """The range of powers of N over seeds, to two digits; what rounds to zero is zero."""
+    return between(np.round(values, 2) + 0.0, 2)

@@ -49,7 +49,7 @@ def _cosine_and_norm(measured: Measured) -> Picture:
     ratio.set_ylim(bottom=0)
     norm.set_yscale("log")
     label(cosine, "Mean cosine", BIAS, "mean cosine of all rows")
-    label(ratio, "Left of the distance to one", BIAS, "(1 − cosine out) / (1 − cosine in)")
+    label(ratio, "Distance to one that is left", BIAS, "(1 − cosine out) / (1 − cosine in)")
     label(norm, "Norm", BIAS, "mean norm of the rows")
     # Past a bias of a thousand cosines are one and norms their own: the change is all before.
     for axes in (cosine, ratio, norm):
@@ -77,7 +77,7 @@ def _histograms(measured: Measured) -> Picture:
             axes = panels[row, column]
             axes.stairs(density, edges, fill=True, color=color, alpha=0.8)
             reach = max(abs(edges[0]), abs(edges[-1]))
-            axes.set_xlim(-reach, reach)
+            axes.set_xlim(-1.05 * reach, 1.05 * reach)
             axes.set_yticks([])
             axes.grid(False)
             axes.locator_params(axis="x", nbins=5)

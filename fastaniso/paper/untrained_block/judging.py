@@ -19,6 +19,7 @@ from fastaniso.paper.untrained_block.curves import (
     fixed_points,
     gains,
     norms_of,
+    power,
     slopes,
 )
 
@@ -71,10 +72,11 @@ def _control(measured: Measured) -> Finding:
     gained = gains(measured, "bert", "without_attention")
     norms = norms_of(measured)
     above = [f"{norm:g}" for norm, mean in zip(norms, gained.mean(0), strict=True) if mean > 0]
+    known = _gain_at_one(measured, "output").mean()
     because = _where(measured, gained > 0, "above the input's")
-    because += f"; in the mean of seeds at N = {', '.join(above)}" if above else "; in the mean of seeds at none"
+    because += f"; in the mean of seeds at N = {', '.join(above)}" if 0 < len(above) < len(norms) else ""
     none = between(curves(measured, "bert", "without_attention", "cosine")[:, 0])
-    because += f"; {_more(measured, 'without_attention')}"
+    because += f"; {_more(measured, 'without_attention')}, where attention makes it {known:+.4f}"
     because += f"; without bias or attention the feed-forward alone, whose GELU has a mean, makes {none}"
     return _finding("control", not above, because)
 
@@ -116,8 +118,8 @@ def _trained_norms(measured: Measured) -> Finding:
 def _spread(measured: Measured) -> Finding:
     powers, seen = slopes(measured, "bert", "std"), slopes(measured, "bert", "row_std")
     because = (
-        f"from N = 5 on the standard deviation of all scores grows as N to the power {between(powers, 2)}; that within "
-        f"a row, which alone the softmax sees, to the power {between(seen, 2)}: the rest is a constant of each head"
+        f"from N = 5 on the standard deviation of all scores grows as N to the power {power(powers)}; that within "
+        f"a row, which alone the softmax sees, to the power {power(seen)}: the rest is a constant of each head"
     )
     return _finding("spread", bool((abs(powers - 2) < 0.1).all()), because)
 
@@ -175,7 +177,7 @@ def _pre_norm(measured: Measured) -> Finding:
             f"{KINDS[kind].title}: output above input in every seed {_up_to(norms, until)} "
             f"(gain at most {gained.mean(0).max():.3f}), norms cross in {len(crossed)} of {len(gained)} seeds"
             + (f" (N = {between(crossed, 0)})" if crossed else "")
-            + f", scores from N = 5 on as N to the power {between(powers, 2)}, entropy over its most from "
+            + f", scores from N = 5 on as N to the power {power(powers)}, entropy over its most from "
             f"{between(entropy[:, 0], 4)} to {between(entropy[:, -1], 4)}"
         )
         root = measured["dim"] ** 0.5
@@ -201,8 +203,13 @@ def _where(measured: Measured, above: NDArray[np.bool_], what: str) -> str:
 
 
 def _more(measured: Measured, where: str = "output") -> str:
-    gained = cosines_at(measured, 1.0, where) - cosines_at(measured, 1.0, "input")
+    gained = _gain_at_one(measured, where)
     return f"at N = 1 in {int((gained > 0).sum())} of {len(gained)} seeds, {gained.mean():+.4f} in their mean"
+
+
+def _gain_at_one(measured: Measured, where: str) -> Curves:
+    """By seed, of all there are, the gain of mean cosine at a bias of norm 1."""
+    return cosines_at(measured, 1.0, where) - cosines_at(measured, 1.0, "input")
 
 
 def _most(measured: Measured, gained: Curves) -> str:
