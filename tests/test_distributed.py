@@ -104,6 +104,22 @@ def test_nearest_neighbors(size: int, tmp_path: Path) -> None:
     assert [list_ for _, indices in ranks for list_ in indices] == whole.indices.tolist()
 
 
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_shards_of_several_blocks(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed.statistics, "rows_in_block", lambda *_: 64)
+
+    def body(rank: int) -> Any:
+        own = share(ROWS, size, rank)
+        found, lists = distributed.pairs(own, bins=64), distributed.nearest_neighbors(own, 6)
+        return found.histogram.counts().tolist(), list(found.max), lists.indices.tolist()
+
+    ranks = values(on_ranks(size, tmp_path, body))
+    whole = fastaniso.pairs(ROWS, bins=64)
+    assert all(counts == whole.histogram.counts().tolist() for counts, _, _ in ranks)
+    assert all(tuple(largest) == tuple(whole.max) for _, largest, _ in ranks)
+    assert [row for _, _, rows in ranks for row in rows] == fastaniso.nearest_neighbors(ROWS, 6).indices.tolist()
+
+
 @pytest.mark.parametrize("size", [2, 3, 5])
 def test_describe(size: int, tmp_path: Path) -> None:
     def body(rank: int) -> Any:
