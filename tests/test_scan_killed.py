@@ -25,7 +25,7 @@ from test_scan_ranks import all_same, check_same, plain, scan
 import fastaniso
 from fastaniso.cli import commands
 from fastaniso.distributed import RankError
-from fastaniso.scanning import ScanStoppedError, part, resuming
+from fastaniso.scanning import ScanStoppedError, alarm, part, resuming
 from fastaniso.scanning.dealing import Turn
 from fastaniso.scanning.readers import Readers
 from fastaniso.state import StateMismatchError, save_state
@@ -48,6 +48,13 @@ def text(tmp_path: Path) -> Path:
     path = tmp_path / "text.txt"
     path.write_text("\n".join(tiny.words(9, seed=n) for n in range(60)))
     return path
+
+
+@pytest.fixture(autouse=True)
+def soon_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has been killed is not waited for."""
+    monkeypatch.setattr(alarm, "QUIET", 0.3)
+    monkeypatch.setattr(alarm, "SECONDS", 0.1)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import os
 import random
 import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -222,3 +223,20 @@ def test_an_error_on_one_rank_stops_all_at_once(tmp_path: Path, monkeypatch: pyt
     for text, seen in first, third:
         assert text == "rank 1: OSError: no more"
         assert seen < 10
+
+
+def test_a_rank_that_is_slower_is_waited_for_beyond_the_time_limit_of_the_group(tmp_path: Path) -> None:
+    whole = scan()
+
+    def body(rank: int) -> dict[str, Any]:
+        group = dist.new_group(timeout=timedelta(seconds=1))
+
+        def slowly(progress: Any) -> None:
+            time.sleep(1.0 if rank == 1 and progress.steps == 1 else 0.0)
+            time.sleep(0.7 if rank == 1 else 0.0)
+
+        return plain(scan(group=group, progress=slowly))
+
+    ranks = forked.on_ranks(2, tmp_path / "a", body)
+    assert all_same(ranks)
+    check_same(ranks[0], whole)

@@ -188,7 +188,9 @@ def scan(
                             checkpoint.keep()
                         if alarm:
                             alarm.check()
-            except Exception as error:
+                if alarm:
+                    alarm.wait()
+            except BaseException as error:
                 if alarm and not isinstance(error, RankError):
                     alarm.ring(error)
                 raise
