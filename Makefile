@@ -26,9 +26,14 @@ demo: $(VENV)/.ready  ## scan a real model on real text, layer by layer
 	    --text examples/jargon-excerpt.txt --max-tokens 2000 --chunk-words 90 --out demo-out
 
 PAPER := paper-out
+WEIGHTS := build/paper-weights
 
+# Trained weights come from packages, because a hub may not be reached; what cannot be had is told as skipped.
 paper: $(VENV)/.ready  ## every experiment of the paper at its small size, and docs/paper.md with its pictures
-	$(BIN)/fastaniso paper all --size small --text examples/jargon-excerpt.txt --out $(PAPER)
+	$(PIP) install -c constraints.txt onnx scikit-image
+	$(BIN)/python docs/paper_weights.py $(WEIGHTS)
+	$(BIN)/fastaniso paper all --size small --models $(WEIGHTS)/models.txt --text examples/jargon-excerpt.txt \
+	    $$(test ! -d $(WEIGHTS)/librivox || echo --sounds $(WEIGHTS)/librivox) --out $(PAPER)
 	$(BIN)/python docs/paper.py $(PAPER)
 
 # By files, in the order that tests/conftest.py gives them.
