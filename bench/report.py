@@ -13,6 +13,7 @@ _HEADER = (
     "contender", "isa", "n", "d", "dtype", "threads", "p20 ms", "p50 ms", "p80 ms", "GB/s", "TFLOP/s", "of limit",
     "× ours", "peak MiB", "error",
 )  # fmt: skip
+_OVER_RANKS = ("ranks", "stored")
 _MEANING = {
     "read": "Plain readers of the same array, in the same rounds: the fastest is the limit of `moments`.",
     "moments": "`fastaniso.mean_cosine` and what a user would write for the same number (`bench/baselines.py`). "
@@ -40,11 +41,11 @@ _MEANING = {
     "ranks": "`fastaniso.distributed.pairs`, and `nearest_neighbors` with k = 10, on ranks of one thread each (gloo), "
     "between barriers. The limit is one rank's time over the ranks, or over the cores where ranks share them, so `of "
     "limit` is the efficiency. `CPU time of each`: what a rank took of its core, waiting left out, against its part of "
-    "one rank's, which is comparable where ranks share cores. Rows a second: GB/s over 4·d bytes.",
+    "one rank's, which is comparable where ranks share cores.",
     "stored": "One pass over an .npy file: the tiles of a manifest, each with its state in a file, by ranks of one "
     "thread each, and merged; and `fastaniso.measure` of the same file over HTTP. `of limit`: of a warm file the "
     "efficiency, elsewhere the share of the time in which rows were not waited for (of a file from disk by the time of "
-    "a warm one). Rows a second: GB/s over 4·d bytes.",
+    "a warm one).",
     "scaling": "The histogram over growing n, as far as a call takes some seconds (fastaniso: a minute or two) and "
     "memory is there; one contender after another, not in turns.",
     "small": "Single calls of `mean_cosine`.",
@@ -126,8 +127,16 @@ def _tables(rows: Sequence[Row]) -> list[str]:
     lines = []
     for op in dict.fromkeys(row.op for row in rows):
         lines += [f"## {op}", "", _MEANING[op], ""]
-        lines += _table(_HEADER, [cells(row) for row in rows if row.op == op])
+        some = [row for row in rows if row.op == op]
+        if op in _OVER_RANKS:
+            lines += _table((*_HEADER, "rows/s"), [[*cells(row), _rows_a_second(row)] for row in some])
+        else:
+            lines += _table(_HEADER, [cells(row) for row in some])
     return lines
+
+
+def _rows_a_second(row: Row) -> str:
+    return f"{1e3 * row.n / row.p50_ms:,.0f}" if row.p50_ms else ""
 
 
 def _table(header: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
