@@ -99,7 +99,11 @@ def killed(sizes: Iterator[int], kills: int, text: Path, folder: Path, seed: int
         for pid in pids if chance.random() < 0.3 else [chance.choice(pids)]:
             os.kill(pid, signal.SIGKILL)
         kills -= sum(os.WIFSIGNALED(os.waitpid(pid, 0)[1]) for pid in pids)
-        found.append(under_way(folder))
+        before, batches = under_way(folder)
+        if found and batches:
+            # What was kept is not read again; a scan that has ended begins anew.
+            assert sum(map(sum, found[-1][0])) + sum(found[-1][1]) <= sum(map(sum, before)) + sum(batches)
+        found.append((before, batches))
     assert kills <= 0
     return found
 

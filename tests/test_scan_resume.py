@@ -15,9 +15,13 @@ import tiny
 import tiny_senses
 import torch
 from same_states import same_states
+from typer.testing import CliRunner
 
 import fastaniso
-from fastaniso.scanning import ScanInterrupted, ScanResult, ScanStoppedError, resuming
+from fastaniso.cli.commands import app
+from fastaniso.scanning import Progress, ScanInterrupted, ScanResult, ScanStoppedError, resuming
+from fastaniso.scanning.dealing import Turn
+from fastaniso.scanning.readers import Readers
 from fastaniso.sources import files_as
 from fastaniso.state import CorruptStateError
 
@@ -64,8 +68,11 @@ def test_an_interrupted_scan_goes_on(text: Path, tmp_path: Path, batches: int, a
     with pytest.raises(ScanInterrupted):
         scan(text, folder, progress=Stop(batches), attention=attention)
     assert json.loads(own_record(folder).read_text())["batches"] == batches
-    again = scan(text, folder, attention=attention)
+    told: list[Progress] = []
+    again = scan(text, folder, attention=attention, progress=told.append)
     assert same(again, whole)
+    assert len(told) == whole.tokens.batches - batches
+    assert told[-1].done == whole.tokens.kept
     figures = [(a.description.mean_cosine, a.within_sequence) for a in again.sites]
     assert figures == [(a.description.mean_cosine, a.within_sequence) for a in whole.sites]
     # At its end nothing is left, and the next scan begins anew.
@@ -90,6 +97,34 @@ def test_images_and_sounds_by_their_files(kind: str, tmp_path: Path) -> None:
     again = run(tmp_path / "run")
     assert same(again, whole)
     assert again.notes == whole.notes
+
+
+def test_the_command_goes_on_with_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fastaniso.scanning.result.save_pictures", lambda *_: [])  # they take seconds
+    model, out = tiny_senses.saved("vit", tmp_path / "model"), tmp_path / "out"
+    photos = tiny_senses.write_photos(tmp_path / "photos")
+    arguments = ["scan", str(model), "--images", str(photos), "--batch-size", "1", "--quiet", "--out", str(out)]
+    read, numbers = Readers.read, []
+
+    def interrupted(self: Readers, turn: Turn) -> int:
+        numbers.append(turn.number)
+        if len(numbers) == 3:
+            raise KeyboardInterrupt
+        return read(self, turn)
+
+    monkeypatch.setattr(Readers, "read", interrupted)
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 130
+    assert "and the same command goes on" in done.stderr
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    found = json.loads((out / "scan.json").read_text())
+    # The third batch was under way, and is read again; no other is.
+    assert numbers == [0, 1, 2, *range(2, found["tokens"]["batches"])]
+    whole = json.loads(fastaniso.scan(model, photos, batch_size=1).to_json())
+    assert found["complete"]
+    assert found["tokens"] == whole["tokens"]
+    assert found["sites"] == whole["sites"]
 
 
 def test_results_may_lie_among_the_data(tmp_path: Path) -> None:

@@ -48,13 +48,13 @@ class ScanCheckpoint:
     def begin(self) -> None:
         """Find the run to go on with, or begin one; ``ValueError`` if the folder holds what another scan has kept."""
         if not self._record.is_file():
-            self._write(())
+            self._begin_anew()
             return
         content = self._read()
         before, size = _runs(content), int(content["ranks"])
         last = tuple(_batches(self._place(len(before) + 1, rank)) for rank in range(size))
         if not any(map(sum, (*before, last))):
-            self._write(())  # nothing would be lost, whatever it was of
+            self._begin_anew()  # nothing is lost, whatever it was of
             return
         self._check(content)
         self._write(before if size == self._size else (*before, last))
@@ -142,9 +142,11 @@ class ScanCheckpoint:
     def _place(self, run: int, rank: int) -> Path:
         return self._folder / f"run-{run}" / f"rank-{rank}"
 
+    def _begin_anew(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._write(())
+
     def _write(self, before: tuple[tuple[int, ...], ...]) -> None:
-        if not before:
-            shutil.rmtree(self._folder, ignore_errors=True)  # what is there, nobody goes on with
         self._folder.mkdir(parents=True, exist_ok=True)
         content = {"kind": UNDER_WAY, "format": FORMAT_VERSION, "before": before, "ranks": self._size}
         content["process"] = uuid.uuid4().hex  # of who begins here last
