@@ -76,6 +76,13 @@ struct Tile {
   int count;
 };
 
+// Asks for the address of each page of a row that is read soon. To look it up takes about as long as the page's numbers
+// do, longer in a virtual machine, and fetches of a page whose address is not known yet fetch nothing.
+FASTANISO_INLINE void look_up_pages(const char* row, int64_t bytes) {
+  constexpr int64_t page = 4096;
+  for (int64_t at = 0; at < bytes; at += page) __builtin_prefetch(row + at, 0, 1);
+}
+
 // The next rows that are not masked, at most `limit`.
 template <class S>
 void take_rows(const Rows& rows, Cursor& at, int64_t begin, int64_t end, int limit, Tile<S>& tile, RowTotals& totals,
@@ -88,6 +95,7 @@ void take_rows(const Rows& rows, Cursor& at, int64_t begin, int64_t end, int lim
     }
     tile.rows[tile.count] = reinterpret_cast<const S*>(at.row);
     tile.index[tile.count++] = at.index;
+    look_up_pages(at.row, rows.dim * int64_t(sizeof(S)));
   }
 }
 
@@ -112,16 +120,16 @@ FASTANISO_INLINE typename Compute<S>::T sum_of_squares(const S* row, int64_t dim
   return lane_sum((sums[0] + sums[1]) + (sums[2] + sums[3]));
 }
 
-// Fetches columns of a row of the next tile, one line of each aligned pair: the other comes along, and more requests
-// fill the queue that the loads of the present tile need, too. Rows of 16 bits take longer to compute than to come by
-// themselves.
+// Fetches columns of a row of the next tile. Where the numbers are wide, only one line of each aligned pair: the rows
+// take longer to come than to compute, and more requests fill the queue that the loads of the present tile need, too.
+// Where 16-bit numbers come in pieces of less than a line, they take longer to compute than to come by themselves.
 template <int COLUMNS, class S>
 FASTANISO_INLINE void fetch_columns(const S* row, int64_t k) {
-  constexpr int pair = 128, step = pair / sizeof(S);
-  if constexpr (sizeof(S) > 2)
+  constexpr int bytes = sizeof(S) > 2 ? 128 : 64, step = bytes / sizeof(S);
+  if constexpr (sizeof(S) > 2 || COLUMNS >= step)
     for (int p = 0; p < COLUMNS; p += step)
       if (COLUMNS % step == 0 || k % step == 0)
-        __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(row + k + p) & -pair), 0, 2);
+        __builtin_prefetch(reinterpret_cast<const void*>(reinterpret_cast<uintptr_t>(row + k + p) & -bytes), 0, 2);
 }
 
 // Rows summed in float32 before they go to float64: few enough that float32 rows err less than the pairwise sums of

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 #if defined(__F16C__)
 #include <immintrin.h>
@@ -164,18 +165,17 @@ FASTANISO_INLINE void add_pair(double* to, V first, V second) {
   add_to(to, first);
   add_to(to + sizeof(V) / sizeof(first[0]), second);
 }
+// Lanes of a and b in turns, from lane FIRST of each on. (Through memory, compilers take them one by one.)
+template <int FIRST, int... LANES>
+FASTANISO_INLINE VecF in_turns(VecF a, VecF b, std::integer_sequence<int, LANES...>) {
+  return __builtin_shufflevector(a, b, (FIRST + LANES / 2 + LANES % 2 * int(sizeof...(LANES)))...);
+}
 template <>
 FASTANISO_INLINE void add_pair<BFloat>(double* to, VecF first, VecF second) {
   constexpr int width = kBytes / 4;
-  float even[width], odd[width], row[2 * width];
-  store(even, first);
-  store(odd, second);
-  for (int i = 0; i < width; ++i) {
-    row[2 * i] = even[i];
-    row[2 * i + 1] = odd[i];
-  }
-  add_to(to, load(row));
-  add_to(to + width, load(row + width));
+  constexpr std::make_integer_sequence<int, width> lanes;
+  add_to(to, in_turns<0>(first, second, lanes));
+  add_to(to + width, in_turns<width / 2>(first, second, lanes));
 }
 
 FASTANISO_INLINE double to_double(float x) { return x; }
