@@ -19,6 +19,9 @@ LOOKS: list[dict[str, Any]] = [
     {"color": color, "marker": marker, "markersize": 3} for color, marker in zip(COLORS, "osD^vP", strict=True)
 ]
 MOST_PANELS = 9
+CHANNELS = 3
+"""Numbers of a pixel."""
+
 DEPTH = "depth (0 first layer, 1 last)"
 
 
@@ -30,6 +33,8 @@ def draw(measured: Measured) -> Sequence[Picture]:
 
 
 def _overview(measured: Measured) -> Picture:
+    pictures = [r["name"] for r in measured["models"] if any(line["dim"][0] == CHANNELS for line in r["lines"])]
+    pixels = f" The first stage of {', '.join(pictures)} takes the picture itself." if pictures else ""
     shown = [name for name in FIGURES if trained(measured, name) or untrained(measured, name)]
     with styled():
         drawn = figure(10, 3.2 * -(-len(shown) // 3))
@@ -40,14 +45,15 @@ def _overview(measured: Measured) -> Picture:
                 lines = [(record, line) for record in some(measured, name) for line in record["lines"]]
                 for (record, line), look in zip(lines, cycle(LOOKS), strict=False):
                     _line(axes, line, name_of(record, line), **look, linestyle=dash, linewidth=width)
-            label(axes, f"{FIGURES[name].title} ({FIGURES[name].where})", DEPTH, "mean cosine")
+            where = FIGURES[name].where
+            label(axes, FIGURES[name].title + (f" ({where})" if where else ""), DEPTH, "mean cosine")
             _finish(axes)
         for axes in panels:
             axes.set_axis_off()
     return Picture(
         "layers",
         "Mean cosine over the layers, by figures of the paper. Solid: trained; dashed: untrained. Stages of one model "
-        "are one line, an encoder and its decoder two; after a final norm is a point of its own.",
+        "are one line, an encoder and its decoder two; after a final norm is a point of its own." + pixels,
         drawn,
     )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of the paper, or models beside it: its heading, where it stands, and the data its models read."""
+    """A figure of the paper, or models beside it: heading, which figure ("": none), and the data its models read."""
 
     title: str
     where: str
@@ -20,7 +20,7 @@ FIGURES = {
     "speech": Figure("Speech", "Figure 3", "sounds"),
     "vision": Figure("Vision", "Figure 3", "images"),
     "convolutional": Figure("Convolutional networks", "Figure 4", "images"),
-    "other": Figure("Other sequences", "beside the paper", "text"),
+    "other": Figure("Other sequences", "", "text"),
 }
 
 PAPER = {
