@@ -16,6 +16,7 @@ import fastaniso
 from fastaniso import cli
 from fastaniso.runs import Run, compare, load_run
 from fastaniso.runs.attention import attentions_of, head_convention, head_label, head_names
+from fastaniso.scanning.result import prefix_of
 from fastaniso.state import CorruptStateError, load_state
 
 
@@ -267,3 +268,9 @@ def test_attention_before_a_rotation_and_unknown(gpt2: Path) -> None:
     assert head_names(told)[-1] == "before_rotation.keys.relative"
     assert head_label("before_rotation.cosine_of_means") == "cos(Q̄, K̄) (before rotation)"
     assert list(attentions_of({})) == []
+
+
+@pytest.mark.parametrize("prefix", ["", "encoder.", "stages.0.", "encoder.block.0."])
+@pytest.mark.parametrize("site", ["embedding", "block.11", "pre_final_norm", "post_final_norm"])
+def test_the_stack_of_a_site_is_what_stands_before_its_plain_name(prefix: str, site: str) -> None:
+    assert prefix_of(prefix + site) == prefix

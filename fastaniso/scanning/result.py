@@ -188,8 +188,7 @@ class ScanResult:
 
 def prefix_of(site: str) -> str:
     """What stands before the plain name of a site: "encoder." of "encoder.block.3"."""
-    for name in ("embedding", "block.", "pre_final_norm", "post_final_norm"):
-        head, found, _ = site.rpartition(name)
-        if found:
-            return head
-    return ""
+    for name in ("embedding", "pre_final_norm", "post_final_norm"):
+        if site.endswith(name):
+            return site.removesuffix(name)
+    return site.rpartition("block.")[0]  # a stage may be called block.0 itself
