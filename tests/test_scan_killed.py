@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,9 @@ def under_way(folder: Path) -> tuple[list[list[int]], list[int]]:
     return record["before"], [json.loads(f.read_text())["batches"] if f.is_file() else 0 for f in files]
 
 
-def wait_for(place: Path, size: int) -> None:
-    """Until a rank has read a batch, or all are done."""
+def wait_until(is_so: Callable[[], bool]) -> None:
     until = time.monotonic() + 60
-    while not (place / "begun").exists() and None in forked.told(place, size):
+    while not is_so():
         assert time.monotonic() < until
         time.sleep(0.005)
 
@@ -92,13 +92,17 @@ def killed(sizes: Iterator[int], kills: int, text: Path, folder: Path, seed: int
         place = folder.parent / f"attempt-{seed}-{attempt}"
         begun = lambda _, place=place: (place / "begun").touch()  # noqa: E731
         given = {"data": text, "resume": folder, "progress": begun, **options}
-        pids = forked.start(next(sizes), place, lambda _, given=given: plain(scan(group=dist.group.WORLD, **given)))
+        size = next(sizes)
+        pids = forked.start(size, place, lambda _, given=given: plain(scan(group=dist.group.WORLD, **given)))
+        wait_until(partial(forked.joined, place, size))
         if chance.random() < 0.8:  # else also before the first batch
-            wait_for(place, len(pids))
+            wait_until(
+                lambda place=place, size=size: (place / "begun").exists() or None not in forked.told(place, size)
+            )
         time.sleep(chance.random() * 0.3)
         for pid in pids if chance.random() < 0.3 else [chance.choice(pids)]:
             os.kill(pid, signal.SIGKILL)
-        kills -= sum(os.WIFSIGNALED(os.waitpid(pid, 0)[1]) for pid in pids)
+        kills -= sum(map(os.WIFSIGNALED, forked.finish(pids, place)))
         before, batches = under_way(folder)
         if found and batches:
             # What was kept is not read again; a scan that has ended begins anew.
@@ -290,9 +294,7 @@ def test_sigterm_keeps_what_all_ranks_have_measured(
         return codes, [(tmp_path / f"{name}-{rank}.txt").read_text() for rank in range(2)]
 
     def terminate(pids: list[int]) -> None:
-        until = time.monotonic() + 60
-        while not all((tmp_path / f"begun-{rank}").exists() for rank in range(2)) and time.monotonic() < until:
-            time.sleep(0.01)
+        wait_until(lambda: all((tmp_path / f"begun-{rank}").exists() for rank in range(2)))
         time.sleep(0.2 if len(slow) == 2 else 0.6)
         for pid in pids:
             os.kill(pid, signal.SIGTERM)
