@@ -1,5 +1,5 @@
 # Every target does its own set-up in a virtual environment of its own; nothing needs to be installed beforehand but
-# Python ≥ 3.11 and a C++20 compiler.
+# Python ≥ 3.11 and GCC ≥ 12 or clang ≥ 14.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
