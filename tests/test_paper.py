@@ -67,7 +67,7 @@ COUNTING = Experiment(
 
 @pytest.fixture
 def outcome(tmp_path: Path) -> Outcome:
-    return run(COUNTING, Options(out=tmp_path))
+    return run(COUNTING, Options(out=tmp_path, text=(Path("some/words.txt"),)))
 
 
 class Tags(HTMLParser):
@@ -128,7 +128,7 @@ def test_html(outcome: Outcome) -> None:
         "Numbers grow <fast> & far.",
         "a/model: there is <no> such model",
         "12345.678",
-        "fastaniso paper counting --size small",
+        "fastaniso paper counting --size small --text words.txt",
     ):
         assert said in tags.text, said
     assert "http" not in page.replace("http-equiv", "")

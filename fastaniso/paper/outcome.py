@@ -111,7 +111,7 @@ def load_outcomes(out: Path, experiments: Sequence[Experiment]) -> list[Outcome]
 
 
 def made_with(options: Options) -> dict[str, Any]:
-    """The versions and the machine that measurements depend on."""
+    """The files, versions and machine that measurements depend on."""
     packages = {"fastaniso": fastaniso.__version__, "torch": torch.__version__}
     for name in ("transformers", "numpy"):
         try:
@@ -119,7 +119,12 @@ def made_with(options: Options) -> dict[str, Any]:
         except PackageNotFoundError:
             continue
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    files = {
+        name: [path.name for path in getattr(options, name)] for name in ("text", "images", "sounds", "checkpoints")
+    }
     return {
+        "models": None if options.models is None else options.models.name,
+        **{name: names for name, names in files.items() if names},
         "packages": packages,
         "python": platform.python_version(),
         "machine": platform.machine(),

@@ -90,7 +90,11 @@ def _claims(outcome: Outcome) -> Iterable[tuple[str, ...]]:
 
 
 def _command(outcome: Outcome) -> str:
-    return f"fastaniso paper {outcome.experiment.name} --size {outcome.size}"
+    made = outcome.made_with
+    given = [("models", made["models"])] if made["models"] else []
+    given += [(name, file) for name in ("text", "images", "sounds", "checkpoints") for file in made.get(name, ())]
+    options = "".join(f" --{name} {file}" for name, file in given)
+    return f"fastaniso paper {outcome.experiment.name} --size {outcome.size}{options}"
 
 
 def _made(outcome: Outcome) -> str:
