@@ -19,7 +19,8 @@ _STYLE = """
 figure img { max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
 figcaption { color: var(--soft); font-size: 0.88rem; max-width: 80ch; margin: 4px 0 18px; }
 .verdict { font-weight: 600; white-space: nowrap; }
-table.claims td:last-child { white-space: normal; min-width: 22ch; }
+table.claims { table-layout: fixed; min-width: 860px; }
+table.claims th:nth-child(2), table.claims th:nth-child(4) { width: 32%; }
 """
 
 
