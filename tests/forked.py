@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
@@ -39,7 +40,8 @@ def _store(port: int, *, keeps: bool) -> Any:
 
 
 def _be(rank: int, size: int, port: int, folder: Path, body: Callable[[int], Any]) -> None:
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # threads of the test's own process are not there in a fork
+    signal.alarm(300)  # a rank that hangs fails its test
     dist.init_process_group("gloo", store=_store(port, keeps=False), rank=rank, world_size=size)
     (folder / f"{rank}.joined").touch()
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,8 @@ def on_ranks(size: int, folder: Path, body: Callable[[int], Any]) -> list[Any]:
         pid = os.fork()
         if pid == 0:
             try:
+                torch.set_num_threads(1)  # threads of the test's own process are not there in a fork
+                signal.alarm(120)  # a rank that hangs fails its test
                 store = dist.FileStore(str(folder / "store"), size)
                 dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
                 try:
