@@ -91,13 +91,13 @@ class Measured:
 
 
 MEASURED = (
-    Measured(8_000, 768, 2, 0.496, 0.277),
-    Measured(16_000, 384, 2, 1.038, 0.549),
-    Measured(20_000, 768, 2, 3.170, 1.648),
-    Measured(32_000, 384, 2, 4.147, 2.103),
-    Measured(12_000, 384, 2, 0.563, 0.298),
-    Measured(12_000, 384, 4, 0.563, 0.164),
-    Measured(12_000, 384, 8, 0.563, 0.099),
+    Measured(8_000, 768, 2, 0.486, 0.265),
+    Measured(16_000, 384, 2, 0.985, 0.512),
+    Measured(20_000, 768, 2, 2.986, 1.519),
+    Measured(32_000, 384, 2, 3.980, 2.069),
+    Measured(12_000, 384, 2, 0.577, 0.299),
+    Measured(12_000, 384, 4, 0.577, 0.172),
+    Measured(12_000, 384, 8, 0.577, 0.104),
 )
 """Medians of `bench ranks`."""
 
@@ -172,8 +172,8 @@ def _validation() -> str:
         f"R = {CPU.rate / 1e9:.1f}·10⁹ a second, e = {CPU.per_pair * 1e9:.2f} ns, c = {CPU.per_number * 1e9:.1f} ns, "
         f"1/q = {1 / CPU.per_byte / 1e9:.1f} GB/s, r = {CPU.round * 1e3:.1f} ms and s = {CPU.step * 1e3:.0f} ms were "
         "measured apart: on single kernels, an exchange without work, calls on 64 rows. Times are CPU time, of one "
-        "rank alone and of each of several: other work kept the machine busy, and 4 and 8 ranks shared the two cores. "
-        "The model is some hundredths too hopeful. Times between barriers are in [benchmarks](benchmarks.md#ranks)."
+        "rank alone and of each of several, because 4 and 8 ranks shared the two cores. "
+        "The model is some hundredths too hopeful, and a tenth for eight ranks that compete for two cores' caches. Times between barriers are in [benchmarks](benchmarks.md#ranks)."
     )
     body = []
     for m in MEASURED:
