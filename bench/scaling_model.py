@@ -173,7 +173,8 @@ def _validation() -> str:
         f"1/q = {1 / CPU.per_byte / 1e9:.1f} GB/s, r = {CPU.round * 1e3:.1f} ms and s = {CPU.step * 1e3:.0f} ms were "
         "measured apart: on single kernels, an exchange without work, calls on 64 rows. Times are CPU time, of one "
         "rank alone and of each of several, because 4 and 8 ranks shared the two cores. "
-        "The model is some hundredths too hopeful, and a tenth for eight ranks that compete for two cores' caches. Times between barriers are in [benchmarks](benchmarks.md#ranks)."
+        "The model is some hundredths too hopeful, and a tenth for eight ranks that compete for two cores' caches. "
+        "Times between barriers are in [benchmarks](benchmarks.md#ranks)."
     )
     body = []
     for m in MEASURED:
