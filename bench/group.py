@@ -43,7 +43,8 @@ def on_ranks(function: Callable[..., Any], ranks: int, **arguments: Any) -> list
             # Who waits for a rank that has failed would wait for long.
             for process in processes:
                 process.kill()
-        if any(process.wait() for process in processes):
+        ends = [process.wait() for process in processes]
+        if any(ends):
             raise RuntimeError(f"{function.__module__}: a rank failed")
         return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(ranks)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Mapping
@@ -97,3 +98,5 @@ def of_rank(rank: int, folder: str) -> None:
         (Path(folder) / "found.json").write_text(json.dumps(parts))
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
+    if rank:
+        os._exit(0)  # threads that torch leaves behind may abort the end of an interpreter
