@@ -91,14 +91,15 @@ def _table(records: Sequence[Record]) -> Finding:
     if not found:
         return _none("table", "no trained model with a table of at least as many rows as dimensions was measured")
     because = ", ".join(f"{called(*one)} {one[1]['cosine']:.3f} and {one[1]['isotropy']:.3f}" for one in found)
-    near = any(is_near(table) for _, table in found)
+    near = [called(record, table) for record, table in found if is_near(table)]
     return _one_at_least("table", near, f"mean cosine and I(W): {because}", [record for record, _ in found])
 
 
 def _states(records: Sequence[Record]) -> Finding:
     if not records:
         return _none("states", "no trained language model was at hand")
-    return _one_at_least("states", any(map(_near_states, records)), _last_states(records), records)
+    near = [record["name"] for record in records if _near_states(record)]
+    return _one_at_least("states", near, _last_states(records), records)
 
 
 def _pythia(records: Sequence[Record]) -> Finding:
@@ -116,11 +117,11 @@ def _last_states(records: Sequence[Record]) -> str:
     return f"mean cosine of the last states: {', '.join(values)}"
 
 
-def _one_at_least(key: str, any_is: bool, because: str, records: Iterable[Record]) -> Finding:
-    """What is said to exist is shown by one; that none of a few is does not deny it."""
+def _one_at_least(key: str, near: Sequence[str], because: str, records: Iterable[Record]) -> Finding:
+    """What is said to exist is shown by one, which is named; that none of a few is does not deny it."""
     finding = _found(key, True, because, records)
-    if any_is:
-        return finding
+    if near:
+        return replace(finding, because=f"of those at hand {', '.join(near)} alone: {because}")
     return replace(
         finding, verdict=Verdict.untestable, because=f"none of those at hand is, and others may be: {because}"
     )
