@@ -125,14 +125,14 @@ def bench_neighbors(n: int, dim: int, dtype: torch.dtype) -> list[Row]:
     rows = some_rows(*size)
     limit = 2 * n * n * dim / cublas_rate(dim)
     units = F.normalize(rows[0].float(), dim=1).to(dtype)
-    timings = timed({OURS: lambda: kernels.neighbors(rows, None, None, None, K, False, 0, 0)}, 5)
+    timings = timed({OURS: lambda: kernels.neighbors(rows, None, None, None, None, None, K, False, 0, 0)}, 5)
     baseline = timed({"torch_chunks_topk": lambda: torch_chunks_topk(units)}, 3)
     timings |= {name: for_all_rows(timing, n) for name, timing in baseline.items()}
     some = torch.arange(0, n, max(1, n // 200), device="cuda")
     exact_units = F.normalize(rows[0, some].double(), dim=1)
     cosines = torch.cat([exact_units @ F.normalize(block.double(), dim=1).T for block in rows[0].split(1 << 14)], dim=1)
     cosines[torch.arange(len(some), device="cuda"), some] = -torch.inf
-    found = kernels.neighbors(rows, None, None, None, K, False, 0, 0)[1][some]
+    found = kernels.neighbors(rows, None, None, None, None, None, K, False, 0, 0)[1][some]
     error = float((found - cosines.topk(K, dim=1).values).abs().max())
     return [
         row(

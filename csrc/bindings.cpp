@@ -143,15 +143,16 @@ PYBIND11_MODULE(_cpu, m) {
     }
   });
 
-  m.def("neighbors",
-        [](const PyRows& rows, const PyRows* other, int64_t k, int64_t start, int64_t other_start, int threads,
-           uintptr_t counts, uintptr_t cosines, uintptr_t indices, uintptr_t other_cosines, uintptr_t other_indices) {
-          const PairCounts c = run([&](Interrupt& i) {
-            return neighbors(rows, other, k, {at<void>(cosines), at<int64_t>(indices), start},
-                             {at<void>(other_cosines), at<int64_t>(other_indices), other_start}, threads, i);
-          });
-          write_counts(c, start, other_start, at<int64_t>(counts));
-        });
+  m.def("neighbors", [](const PyRows& rows, const PyRows* other, uintptr_t least, uintptr_t other_least, int64_t k,
+                        int64_t start, int64_t other_start, int threads, uintptr_t counts, uintptr_t cosines,
+                        uintptr_t indices, uintptr_t other_cosines, uintptr_t other_indices) {
+    const PairCounts c = run([&](Interrupt& i) {
+      return neighbors(rows, other, k, {at<void>(cosines), at<int64_t>(indices), start, at<void>(least)},
+                       {at<void>(other_cosines), at<int64_t>(other_indices), other_start, at<void>(other_least)},
+                       threads, i);
+    });
+    write_counts(c, start, other_start, at<int64_t>(counts));
+  });
 
   py::class_<PyVectors>(m, "Vectors")
       .def(py::init<uintptr_t, int, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, int64_t, uintptr_t>());

@@ -9,7 +9,8 @@ namespace fastaniso {
 struct NeighborResults {
   void* cosines = nullptr;
   int64_t* indices = nullptr;
-  int64_t start = 0;  // index in its source of the first row
+  int64_t start = 0;            // index in its source of the first row
+  const void* least = nullptr;  // of each row: candidates below it are left out; of the type of the cosines
 };
 
 // Of the rows among themselves; or among those of `other`, and, where it has lists, of `other` among the rows.

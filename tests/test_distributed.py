@@ -286,6 +286,22 @@ def test_opposite_ranks_form_equally_many_pairs(counts: list[int], tmp_path: Pat
         assert more - less <= max(counts) or last_of_more == 0
 
 
+@pytest.mark.parametrize("counts", UNEVEN, ids=str)
+def test_nearest_neighbors_of_uneven_shards(counts: list[int], tmp_path: Path) -> None:
+    """With what a shard's rows have found at home known to others, or not where that would be waited for."""
+    rows = torch.cat((ROWS, ROWS.flip(0)))[: sum(counts)].clone()
+    rows[-2:] = rows[:2].clone()
+
+    def body(rank: int) -> Any:
+        found = distributed.nearest_neighbors(rows.split(counts)[rank], 4)
+        return found.cosines.tolist(), found.indices.tolist()
+
+    ranks = values(on_ranks(len(counts), tmp_path, body))
+    whole = fastaniso.nearest_neighbors(rows, 4)
+    assert [list_ for cosines, _ in ranks for list_ in cosines] == whole.cosines.tolist()
+    assert [list_ for _, indices in ranks for list_ in indices] == whole.indices.tolist()
+
+
 def test_what_all_ranks_tell_may_be_long(tmp_path: Path) -> None:
     def body(rank: int) -> Any:
         return [exchange.gather_json({"text": "ü" * length * rank}, None) for length in (1, 3000, 100_000)]

@@ -104,6 +104,27 @@ def test_equal_cosines_go_by_index(isa: str) -> None:
     assert (ours.indices[5:] == torch.arange(4)).all()
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_none_is_worse_than_asked(isa: str, backend: str, dtype: str) -> None:
+    values, mask = make("masked", dtype)
+    rows = as_rows(values, mask)
+    other = as_rows(torch.cat((values[::2].flip(0), values[:3] * 2)))  # some cosines are equal
+    named = {"k": 6, "backend": backend, "other_start": 5}
+    here, there = dispatch.mutual_neighbors(rows, other, **named)
+    least = here.cosines[:, 2].contiguous()
+    least[::3] = -torch.inf
+    other_least = (there.cosines[:, 1] / 2 + there.cosines[:, 4] / 2).contiguous()
+    fewer = dispatch.mutual_neighbors(rows, other, **named, least=least, other_least=other_least)
+    alone = dispatch.neighbors(rows, other, **named, least=least)
+    for all_, some, floor in ((here, fewer[0], least), (here, alone, least), (there, fewer[1], other_least)):
+        left_out = all_.cosines < floor[:, None]
+        assert left_out.any()
+        assert torch.equal(some.counts, all_.counts)
+        assert torch.equal(some.cosines, all_.cosines.masked_fill(left_out, -torch.inf))
+        assert torch.equal(some.indices, all_.indices.masked_fill(left_out, -1))
+
+
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 2**31), n=st.integers(2, 150), cut=st.integers(1, 149), k=st.integers(1, 9))
 def test_blocks_merge_to_the_whole(seed: int, n: int, cut: int, k: int) -> None:
@@ -125,7 +146,7 @@ def test_blocks_merge_to_the_whole(seed: int, n: int, cut: int, k: int) -> None:
 def test_opcheck() -> None:
     hidden, other = torch.randn(2, 5, 6), torch.randn(1, 7, 6)
     for arguments in (
-        (hidden, torch.rand(2, 5) > 0.3, None, None, 3, False, 0, 0, "exact", "cpu"),
-        (hidden.double(), None, other.double(), None, 3, True, 3, 4, "fast", "cpu"),
+        (hidden, torch.rand(2, 5) > 0.3, None, None, torch.rand(10), None, 3, False, 0, 0, "exact", "cpu"),
+        (hidden.double(), None, other.double(), None, None, torch.rand(7).double(), 3, True, 3, 4, "fast", "cpu"),
     ):
         torch.library.opcheck(torch.ops.fastaniso.neighbors.default, arguments)

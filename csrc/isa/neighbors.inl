@@ -57,6 +57,30 @@ FASTANISO_INLINE void offer(const NeighborLists& lists, int64_t row, int64_t k, 
   threshold = list.worst();
 }
 
+// Of one row of a tile the cosines that may enter a list.
+template <class T>
+__attribute__((noinline)) void take(const CosineTile<T>& tile, int r, const NeighborLists& rows,
+                                    const NeighborLists& others, int64_t k, T& row_threshold, T* other_threshold) {
+  typedef typename Compute<T>::V V;
+  constexpr int width = sizeof(V) / sizeof(T), panel = panel_width<T>();
+  static_assert(panel <= 64, "a bit for each other");
+  const T* const cosines = tile.cosines + r * panel;
+  uint64_t lanes = 0;
+  for (int v = 0; v < kPanelVectors; ++v) {
+    const V c = load(cosines + v * width);
+    const auto close = (c >= V{} + row_threshold) | (c >= load(other_threshold + v * width));
+    lanes |= uint64_t(lane_bits(close)) << (v * width);
+  }
+  for (; lanes; lanes &= lanes - 1) {
+    const int o = __builtin_ctzll(lanes);
+    if (!tile.is_pair(r, o)) continue;
+    const int64_t row = tile.row + r, other = tile.other + o;
+    const T c = cosines[o];
+    if (c >= row_threshold) offer(rows, row, k, c, others.slot[other] + others.start, row_threshold);
+    if (c >= other_threshold[o]) offer(others, other, k, c, rows.slot[row] + rows.start, other_threshold[o]);
+  }
+}
+
 template <class T>
 void neighbors(const PairBlock& block, const NeighborLists& rows, const NeighborLists& others, int64_t k) {
   typedef typename Compute<T>::V V;
@@ -77,14 +101,7 @@ void neighbors(const PairBlock& block, const NeighborLists& rows, const Neighbor
             const V c = load(cosines + v * width);
             close |= (c >= for_row) | (c >= load(other_threshold + v * width));
           }
-          if (!any(close)) continue;
-          for (int o = 0; o < panel; ++o) {
-            if (!tile.is_pair(r, o)) continue;
-            const int64_t row = tile.row + r, other = tile.other + o;
-            const T c = cosines[o];
-            if (c >= row_threshold[r]) offer(rows, row, k, c, others.slot[other] + others.start, row_threshold[r]);
-            if (c >= other_threshold[o]) offer(others, other, k, c, rows.slot[row] + rows.start, other_threshold[o]);
-          }
+          if (any(close)) take(tile, r, rows, others, k, row_threshold[r], other_threshold);
         }
       });
 }

@@ -53,7 +53,9 @@ FASTANISO_INLINE void for_each_tile(const PairBlock& block, const Meanwhile& mea
         const int64_t left = block.dim - k, steps = left < kStepsInRegisters ? left : kStepsInRegisters;
         V sums[height][kPanelVectors] = {};
         add_products(a + k * panel, b + k * panel, steps, sums, [&](int64_t step) { meanwhile(k + step); });
+#pragma GCC unroll 8  // or the sums are not in registers
         for (int i = 0; i < height; ++i) {
+#pragma GCC unroll 3
           for (int v = 0; v < kPanelVectors; ++v) {
             T* const to = tile.cosines + i * panel + v * width;
             V c = sums[i][v];

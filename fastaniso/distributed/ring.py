@@ -66,6 +66,11 @@ class Ring:
         """Shards that a rank meets besides its own."""
         return self.size // 2
 
+    @property
+    def alike(self) -> bool:
+        """Whether all ranks have about as many rows, and form the pairs of their own in about the same time."""
+        return 10 * max(self.counts) <= 11 * min(self.counts)
+
     def meetings(self, own: Shard) -> Iterator[Meeting]:
         """With each of those shards, while the next one is on its way; the first is sent for at once."""
         return self._follow(own, *self._call(own, 1)) if self.steps else iter(())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,8 +10,9 @@ import torch.distributed as dist
 
 from fastaniso.accumulator import Accumulator
 from fastaniso.distributed.beginning import begin, sharded, told_of, viewed
-from fastaniso.distributed.exchange import agreed, exchange, merged, shared
-from fastaniso.distributed.ring import Meeting, Ring, Shard
+from fastaniso.distributed.carried import Carried
+from fastaniso.distributed.exchange import agreed, merged, shared
+from fastaniso.distributed.ring import Meeting, Shard
 from fastaniso.functional.neighborhood import check_k
 from fastaniso.functional.pairwise import checked_options
 from fastaniso.ops import dispatch as ops
@@ -109,8 +109,8 @@ def nearest_neighbors(
     """The k nearest of each of the rank's own rows among the rows of all ranks, itself excluded; collective.
 
     As ``fastaniso.nearest_neighbors``, with indices that count on over the ranks. Every pair is formed once: a shard
-    that goes round the ring carries the lists of its rows along, and they come home at the end. ``hidden`` is
-    ``[n, d]``; other arguments as for ``fastaniso.nearest_neighbors``.
+    that goes round the ring carries the lists of its rows along, and what a candidate must reach; the lists come home
+    at the end. ``hidden`` is ``[n, d]``; other arguments as for ``fastaniso.nearest_neighbors``.
     """
 
     def options() -> dict[str, Any]:
@@ -123,15 +123,14 @@ def nearest_neighbors(
     meetings = ring.meetings(shard)
     lists = _empty(shard, k, shard.start, shard.count)
     failures: list[Exception] = []
-    own = carried = lists
+    own = lists
     try:
         own = run(visit_neighbors(lists, _blocks(shard, name), backend=name, in_place=True), lists, 0, None)
     except Exception as error:
         failures.append(error)
+    carried = Carried(lists, own.least(shard.start, shard.start + shard.count))
     for step, meeting in enumerate(meetings, 1):
-        # The lists of the shard that has come: from its owner none yet, later what others found.
-        count, start = ring.counts[meeting.owner], ring.starts[meeting.owner]
-        carried = _empty(shard, k, start, count) if step == 1 else _handed_on(carried, ring, start, count)
+        carried = carried.handed_on(ring, step)
         if failures:
             continue  # what others wait for still goes round
         try:
@@ -139,20 +138,26 @@ def nearest_neighbors(
         except Exception as error:
             failures.append(error)
     if ring.steps:
-        own = written(own, [_come_home(carried, ring, shard)], in_place=True)
+        own = written(own, [carried.come_home(ring)], in_place=True)
     agreed(lambda: _raise_first(failures), group)
     return NearestNeighbors(own.cosines, own.indices)
 
 
-def _found(own: Neighbors, carried: Neighbors, meeting: Meeting, backend: str) -> tuple[Neighbors, Neighbors]:
+def _found(own: Neighbors, carried: Carried, meeting: Meeting, backend: str) -> tuple[Neighbors, Carried]:
     """The rank's lists and those of the shard it has met, with what each is to the other."""
     for block in _blocks(meeting.ours, backend):
         for other in _blocks(meeting.theirs, backend):
             found, back = ops.mutual_neighbors(
-                block.load(), other.load(), k=own.k, backend=backend, start=block.start, other_start=other.start
+                block.load(),
+                other.load(),
+                k=own.k,
+                least=own.least(block.start, block.stop),
+                other_least=carried.least(other.start, other.stop),
+                backend=backend,
+                start=block.start,
+                other_start=other.start,
             )
-            own = written(own, [found], in_place=True)
-            carried = written(carried, [back], in_place=True)
+            own, carried = written(own, [found], in_place=True), carried.with_more(back)
     return own, carried
 
 
@@ -173,28 +178,6 @@ def _blocks(shard: Shard, backend: str) -> list[Block]:
 def _empty(like: Shard, k: int, start: int, count: int) -> Neighbors:
     dtype = torch.float64 if like.values.dtype == torch.float64 else torch.float32
     return Neighbors.empty(like.values.shape[1], k, start, start + count, like.values.device, dtype=dtype)
-
-
-def _handed_on(carried: Neighbors, ring: Ring, start: int, count: int) -> Neighbors:
-    """Lists go the way of the rows that they are of."""
-    before, after = (ring.rank - 1) % ring.size, (ring.rank + 1) % ring.size
-    return _swapped(carried, ring, before, after, start, count)
-
-
-def _come_home(carried: Neighbors, ring: Ring, shard: Shard) -> Neighbors:
-    """The lists that are held to their owner, and the rank's own from who holds them."""
-    to, source = ring.owner(ring.rank, ring.steps), (ring.rank - ring.steps) % ring.size
-    return _swapped(carried, ring, to, source, shard.start, shard.count)
-
-
-def _swapped(carried: Neighbors, ring: Ring, to: int, source: int, start: int, count: int) -> Neighbors:
-    given = Neighbors.empty(
-        carried.dim, carried.k, start, start + count, carried.cosines.device, dtype=carried.cosines.dtype
-    )
-    received = (given.cosines, given.indices)
-    exchange((carried.cosines.contiguous(), carried.indices.contiguous()), to, received, source, ring.group)()
-    # Lists that hold something: a state without provenance would be taken for one that nothing was written to.
-    return replace(given, provenance=frozenset({"of other ranks"}))
 
 
 def _check_candidates(k: int, kept: int) -> None:

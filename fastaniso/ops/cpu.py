@@ -115,6 +115,8 @@ def neighbors(
     mask: Tensor | None,
     other: Tensor | None,
     other_mask: Tensor | None,
+    least: Tensor | None,
+    other_least: Tensor | None,
     k: int,
     both: bool,
     start: int,
@@ -131,6 +133,7 @@ def neighbors(
     _cpu.neighbors(
         _rows(hidden, mask),
         None if other is None else _rows(other, other_mask),
+        *(0 if each is None else each.data_ptr() for each in (least, other_least)),
         k,
         start,
         other_start,

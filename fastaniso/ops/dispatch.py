@@ -136,6 +136,7 @@ def neighbors(
     other: Rows | None = None,
     *,
     k: int,
+    least: Tensor | None = None,
     precision: str = "exact",
     backend: str = "auto",
     start: int = 0,
@@ -143,8 +144,15 @@ def neighbors(
     source: str | None = None,
     other_source: str | None = None,
 ) -> Neighbors:
-    """The k largest cosines of each row with the other rows, itself excluded, or with the rows of ``other``."""
-    return _neighbors(rows, other, k, False, precision, backend, start, other_start, source, other_source)[0]
+    """The k largest cosines of each row with the other rows, itself excluded, or with the rows of ``other``.
+
+    Where a row has k neighbours already, those with a cosine below ``least`` (n,), the k-th of them, may be left out,
+    and are: few candidates are then worth a closer look.
+    """
+    found, _ = _neighbors(
+        rows, other, k, False, least, None, precision, backend, start, other_start, source, other_source
+    )
+    return found
 
 
 def mutual_neighbors(
@@ -152,6 +160,8 @@ def mutual_neighbors(
     other: Rows,
     *,
     k: int,
+    least: Tensor | None = None,
+    other_least: Tensor | None = None,
     precision: str = "exact",
     backend: str = "auto",
     start: int = 0,
@@ -160,7 +170,9 @@ def mutual_neighbors(
     other_source: str | None = None,
 ) -> tuple[Neighbors, Neighbors]:
     """``neighbors`` of the rows among ``other`` and of ``other`` among the rows, from one visit of each pair."""
-    return _neighbors(rows, other, k, True, precision, backend, start, other_start, source, other_source)
+    return _neighbors(
+        rows, other, k, True, least, other_least, precision, backend, start, other_start, source, other_source
+    )
 
 
 def _neighbors(
@@ -168,6 +180,8 @@ def _neighbors(
     other: Rows | None,
     k: int,
     both: bool,
+    least: Tensor | None,
+    other_least: Tensor | None,
     precision: str,
     backend: str,
     start: int,
@@ -178,7 +192,8 @@ def _neighbors(
     name = resolve(backend, rows.values.device)
     theirs, their_mask = (None, None) if other is None else (other.values, other.mask)
     counts, cosines, indices, other_cosines, other_indices = torch.ops.fastaniso.neighbors(
-        *(rows.values, rows.mask, theirs, their_mask, k, both, start, other_start, checked_precision(precision), name)
+        *(rows.values, rows.mask, theirs, their_mask, least, other_least, k, both, start, other_start),
+        *(checked_precision(precision), name),
     )
     provenance = _pair_provenance(rows, precision, name)
     there = _pair_coverage(rows, other, source, other_source, start, other_start)

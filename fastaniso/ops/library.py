@@ -2,8 +2,8 @@
 
 ``hidden`` is (outer, inner, d) with a contiguous last axis, ``mask`` and ``groups`` (outer, inner); ``start`` is the
 index of the first row in its source, ``other`` a second set of rows in the same form and dtype. ``queries`` are
-(B, H, T, d) and ``keys`` (B, G, S, d), their masks (B, T) and (B, S). ``backend`` is the resolved name of a module
-beside this one.
+(B, H, T, d) and ``keys`` (B, G, S, d), their masks (B, T) and (B, S). ``least`` (n,) of the rows, in the dtype of the
+cosines, is the least cosine that a neighbour may have. ``backend`` is the resolved name of a module beside this one.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ _LIBRARY.define(
     " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 _LIBRARY.define(
-    "neighbors(Tensor hidden, Tensor? mask, Tensor? other, Tensor? other_mask, int k, bool both, int start,"
-    " int other_start, str precision, str backend) -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
+    "neighbors(Tensor hidden, Tensor? mask, Tensor? other, Tensor? other_mask, Tensor? least, Tensor? other_least,"
+    " int k, bool both, int start, int other_start, str precision, str backend)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 _LIBRARY.define(
     "attention(Tensor queries, Tensor keys, Tensor? query_mask, Tensor? key_mask, float scale, bool causal,"
@@ -93,6 +94,8 @@ def _neighbors(
     mask: Tensor | None,
     other: Tensor | None,
     other_mask: Tensor | None,
+    least: Tensor | None,
+    other_least: Tensor | None,
     k: int,
     both: bool,
     start: int,
@@ -101,7 +104,7 @@ def _neighbors(
     backend: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     counts, cosines, indices, other_cosines, other_indices = _backend(backend).neighbors(
-        hidden, mask, other, other_mask, k, both, start, other_start, precision
+        hidden, mask, other, other_mask, least, other_least, k, both, start, other_start, precision
     )
     return counts, cosines, indices, other_cosines, other_indices
 
@@ -198,6 +201,8 @@ def _fake_neighbors(
     mask: Tensor | None,
     other: Tensor | None,
     other_mask: Tensor | None,
+    least: Tensor | None,
+    other_least: Tensor | None,
     k: int,
     both: bool,
     start: int,

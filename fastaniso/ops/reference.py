@@ -111,6 +111,8 @@ def neighbors(
     mask: Tensor | None,
     other: Tensor | None,
     other_mask: Tensor | None,
+    least: Tensor | None,
+    other_least: Tensor | None,
     k: int,
     both: bool,
     start: int,
@@ -123,20 +125,24 @@ def neighbors(
         cosines.fill_diagonal_(-torch.inf)
     dtype = torch.float64 if hidden.dtype == torch.float64 else torch.float32
     count = hidden.shape[0] * hidden.shape[1]
-    best, at = _best(cosines, i - start, j, count, k)
+    best, at = _best(cosines, i - start, j, torch.empty(count, k, dtype=dtype), least)
     others = other.shape[0] * other.shape[1] if both and other is not None else 0
-    other_best, other_at = _best(cosines.T, j - other_start, i, others, k) if both else (best[:0], at[:0])
-    return counts, best.to(dtype), at, other_best.to(dtype), other_at
+    room = torch.empty(others, k, dtype=dtype)
+    other_best, other_at = _best(cosines.T, j - other_start, i, room, other_least) if both else (room, at[:0])
+    return counts, best, at, other_best, other_at
 
 
-def _best(cosines: Tensor, rows: Tensor, candidates: Tensor, count: int, k: int) -> tuple[Tensor, Tensor]:
-    """The k best of each of ``count`` rows; kept ones are at ``rows``, the others find none."""
+def _best(
+    cosines: Tensor, rows: Tensor, candidates: Tensor, best: Tensor, least: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The best of each row that are not below its ``least``, in ``best``; kept rows are at ``rows``."""
     values, order = cosines.sort(dim=1, descending=True, stable=True)
-    values, found = values[:, :k], candidates[order[:, :k]]
-    best, at = cosines.new_full((count, k), -torch.inf), found.new_full((count, k), -1)
-    best[rows, : values.shape[1]] = values
-    at[rows, : values.shape[1]] = found.masked_fill(values == -torch.inf, -1)
-    return best, at
+    values, found = values[:, : best.shape[1]], candidates[order[:, : best.shape[1]]]
+    best, at = best.fill_(-torch.inf), torch.full_like(best, -1, dtype=torch.int64)
+    best[rows, : values.shape[1]] = values.to(best.dtype)
+    at[rows, : values.shape[1]] = found
+    empty = best == -torch.inf if least is None else (best == -torch.inf) | (best < least[:, None])
+    return best.masked_fill_(empty, -torch.inf), at.masked_fill_(empty, -1)
 
 
 def _cosines(

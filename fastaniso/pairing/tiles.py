@@ -134,7 +134,7 @@ def visit_neighbors(
         theirs = source if others is None else other_source
         mutual = others is None
         # What a tile found is not held while the next one is visited.
-        state = written(state, _find(tile, state.k, backend, precision, source, theirs, mutual=mutual), in_place)
+        state = written(state, _find(tile, state, backend, precision, source, theirs, mutual=mutual), in_place)
         yield state
 
 
@@ -178,14 +178,23 @@ def _is_covered(state: State, block: Block, other: Block, source: str | None, ot
 
 
 def _find(
-    tile: _Tile, k: int, backend: str, precision: str, source: str | None, other_source: str | None, *, mutual: bool
+    tile: _Tile,
+    state: Neighbors,
+    backend: str,
+    precision: str,
+    source: str | None,
+    other_source: str | None,
+    *,
+    mutual: bool,
 ) -> Sequence[Neighbors]:
-    """The neighbours of a tile's rows, and of its others if each is a candidate of the other."""
+    """The neighbours of a tile's rows, and of its others if each is a candidate of the other, that ``state`` lacks."""
+    least = _least(state, tile.rows, tile.start)
     if tile.others is None or not mutual:
         found = ops.neighbors(
             tile.rows,
             tile.others,
-            k=k,
+            k=state.k,
+            least=least,
             backend=backend,
             precision=precision,
             start=tile.start,
@@ -197,7 +206,9 @@ def _find(
     return ops.mutual_neighbors(
         tile.rows,
         tile.others,
-        k=k,
+        k=state.k,
+        least=least,
+        other_least=_least(state, tile.others, tile.other_start),
         backend=backend,
         precision=precision,
         start=tile.start,
@@ -205,6 +216,10 @@ def _find(
         source=source,
         other_source=other_source,
     )
+
+
+def _least(state: Neighbors, rows: Rows, start: int) -> Tensor | None:
+    return state.least(start, start + rows.count) if state.provenance else None
 
 
 def written(state: Neighbors, parts: Sequence[Neighbors], in_place: bool) -> Neighbors:

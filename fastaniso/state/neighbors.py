@@ -48,6 +48,10 @@ class Neighbors(State):
         """Index after the last of the rows."""
         return self.start + self.cosines.shape[0]
 
+    def least(self, start: int, stop: int) -> Tensor:
+        """The least cosine that the lists of rows ``start`` to ``stop`` still take in: (stop − start,), −inf if any."""
+        return self.cosines[start - self.start : stop - self.start, -1].contiguous()
+
     def _shapes(self) -> dict[str, tuple[torch.dtype, tuple[int, ...], bool]]:
         given = isinstance(self.cosines, Tensor) and self.cosines.dim() == 2
         shape = tuple(self.cosines.shape) if given else (-1, -1)

@@ -113,8 +113,8 @@ def check_neighbors(
     """The k best of each row of ``hidden`` among the others or in ``other``, and the other way if ``both``."""
     there = (*moved(hidden, mask, device), None if other is None else moved(other, None, device)[0])
     asked = (k, both, START, OTHER_START)
-    got = [t.cpu() for t in kernels.neighbors(*there, None, *asked, precision)]
-    want = [t.cpu() for t in reference.neighbors(*there, None, *asked)]
+    got = [t.cpu() for t in kernels.neighbors(*there, None, None, None, *asked, precision)]
+    want = [t.cpu() for t in reference.neighbors(*there, None, None, None, *asked)]
     assert torch.equal(got[0], want[0]), f"counts {got[0]}, expected {want[0]}"
     cosines, i, j = (t.cpu() for t in reference._cosines(*there, None, 0, 0)[:3])
     n, m = (hidden if rows is None else rows for rows in (None, other))
@@ -129,6 +129,26 @@ def check_neighbors(
         _check_best(got[3], got[4], want[3], table.T, starts[0], error)
     else:
         assert got[3].shape == got[4].shape == (0, k)
+
+
+def check_least(hidden: Tensor, mask: Tensor | None, other: Tensor, device: str) -> None:
+    """Of the same neighbours those are left that reach what is asked of each row, and in the same order."""
+    there = (*moved(hidden, mask, device), moved(other, None, device)[0], None)
+    asked = (6, True, START, OTHER_START)
+    counts, *lists = kernels.neighbors(*there, None, None, *asked)
+    # Each row's own: all, the third of them (which itself is found), one between two, none.
+    least = []
+    for cosines in lists[::2]:
+        kth, (high, low) = cosines[:, 2], (cosines[:, 1], cosines[:, 4])
+        kinds = torch.stack((torch.full_like(kth, -torch.inf), kth, high / 2 + low / 2, torch.full_like(kth, 2)))
+        least.append(kinds.gather(0, torch.arange(len(kth), device=kth.device)[None] % 4)[0])
+    again, *fewer = kernels.neighbors(*there, *least, *asked)
+    assert torch.equal(counts, again)
+    for cosines, at, some, some_at, floor in zip(lists[::2], lists[1::2], fewer[::2], fewer[1::2], least, strict=True):
+        left_out = cosines < floor[:, None]
+        assert bool(left_out.any()) == (len(cosines) > 1)
+        assert torch.equal(some, cosines.masked_fill(left_out, -torch.inf))
+        assert torch.equal(some_at, at.masked_fill(left_out, -1))
 
 
 def _check_best(best: Tensor, at: Tensor, want: Tensor, table: Tensor, start: int, error: float) -> None:
@@ -161,7 +181,7 @@ def check_exact(n: int, dtype: torch.dtype, device: str) -> None:
     for one, two in zip(got, reference.pairs(hidden, None, None, None, *asked), strict=True):
         assert torch.equal(one.cpu(), two)
     for k in (3, 20):
-        searched = (None, None, None, k, False, START, START)
+        searched = (None, None, None, None, None, k, False, START, START)
         got = kernels.neighbors(moved(hidden, None, device)[0], *searched)
         for one, two in zip(got, reference.neighbors(hidden, *searched), strict=True):
             assert torch.equal(one.cpu(), two)
@@ -172,7 +192,7 @@ def check_fast(hidden: Tensor, device: str) -> None:
     check_pairs(hidden, None, device, precision="fast")
     check_neighbors(hidden, None, 5, device, precision="fast")
     rows, _ = moved(hidden, None, device)
-    asked = (rows, None, None, None, 5, False, 0, 0)
+    asked = (rows, None, None, None, None, None, 5, False, 0, 0)
     exact, fast = (kernels.neighbors(*asked, precision)[1].cpu() for precision in ("exact", "fast"))
     difference = (fast - exact)[exact > -torch.inf]
     assert 1e-7 < difference.square().mean().sqrt() < 2e-4
@@ -183,7 +203,7 @@ def run_both(hidden: Tensor, mask: Tensor | None, other: Tensor) -> list[Tensor]
     made: list[Tensor] = []
     for theirs in (None, other):
         made += kernels.pairs(hidden, mask, theirs, None, BINS, True, True, UNIFORMITY_T, THRESHOLDS, START, START)
-        made += kernels.neighbors(hidden, mask, theirs, None, 5, theirs is not None, START, START)
+        made += kernels.neighbors(hidden, mask, theirs, None, None, None, 5, theirs is not None, START, START)
     return made
 
 
@@ -209,8 +229,9 @@ def check_beyond_int32(device: str) -> None:
     for one, two in zip((histogram, extrema, places), (alone[1], alone[5], alone[6]), strict=True):
         assert torch.equal(one, two)
     torch.testing.assert_close(powers, alone[2], rtol=1e-6, atol=1e-9)
-    _, best, at, _, _ = kernels.neighbors(hidden, mask, None, None, 4, False, 0, 0)
-    _, best_alone, at_alone, _, _ = kernels.neighbors(last.to(device), None, None, None, 4, False, n - kept, n - kept)
+    _, best, at, _, _ = kernels.neighbors(hidden, mask, None, None, None, None, 4, False, 0, 0)
+    asked_alone = (None, None, None, None, None, 4, False, n - kept, n - kept)
+    _, best_alone, at_alone, _, _ = kernels.neighbors(last.to(device), *asked_alone)
     assert torch.equal(best[-kept:], best_alone)
     assert torch.equal(at[-kept:], at_alone)
     assert best[:-kept].eq(-torch.inf).all()

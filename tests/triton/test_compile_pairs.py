@@ -53,7 +53,7 @@ def check(launches: list[Launch], target: str) -> None:
 def test_every_kernel(target: str, dtype: torch.dtype) -> None:
     made = pairs(target, dtype, **EVERYTHING)
     with recorded(target, only="neighbors_kernel") as searching:
-        kernels.neighbors(rows(ROWS, 768, dtype), None, None, None, 10, False, 0, 0)
+        kernels.neighbors(rows(ROWS, 768, dtype), None, None, None, None, None, 10, False, 0, 0)
     names = [launch.name for launch in made]
     assert names.count("panel_kernel") == 1
     assert names.count("pair_sums_kernel") == names.count("extrema_kernel") == 2
@@ -81,8 +81,9 @@ def test_most_bins_and_several_exponents_and_thresholds(target: str) -> None:
 
 @pytest.mark.parametrize("k", [20, 50, 128])
 def test_neighbors(k: int) -> None:
+    two = (rows(ROWS, 768, torch.bfloat16), None) * 2
     with recorded("sm_90", only="neighbors_kernel") as made:
-        kernels.neighbors(rows(ROWS, 768, torch.bfloat16), None, rows(ROWS, 768, torch.bfloat16), None, k, True, 0, 0)
+        kernels.neighbors(*two, None, None, k, True, 0, 0)
     assert len(made) == 2
     check(made, "sm_90")
 

@@ -81,7 +81,7 @@ def test_neighbors(layout: str) -> None:
     both = other is not None
     with recorded("sm_90") as made:
         counts, cosines, indices, other_cosines, other_indices = kernels.neighbors(
-            hidden, None, other, None, 10, both, 0, 0
+            hidden, None, other, None, None, None, 10, both, 0, 0
         )
     check_grids(made)
     assert (counts.shape, cosines.shape, indices.shape) == ((5,), (hidden.shape[1], 10), (hidden.shape[1], 10))

@@ -65,6 +65,7 @@ def test_pairs_of_thousands(n: int, dim: int, dtype: str) -> None:
     pair_checks.check_pairs(hidden, None, "cuda", other=other)
     pair_checks.check_neighbors(hidden, None, 10, "cuda")
     pair_checks.check_neighbors(hidden, None, 100, "cuda", other=other, both=True)
+    pair_checks.check_least(hidden, None, other, "cuda")
     if dtype == "f32":
         pair_checks.check_fast(hidden, "cuda")
 

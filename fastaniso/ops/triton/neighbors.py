@@ -3,7 +3,8 @@
 A program has a block of rows and every SPLITS-th tile of candidates; it keeps a list of the K ≥ k best of each row,
 unsorted, and looks at a tile twice only if some cosine in it is larger than the least of its row's list. Then it takes
 the largest of each row, one after another, in place of the least, until none is larger. Candidates come in order, so a
-later one never displaces an equal earlier one. At the end the lists of a row are sorted by (cosine, −index).
+later one never displaces an equal earlier one. At the end the lists of a row are sorted by (cosine, −index). Empty
+places have a cosine below any that may be found, and a negative index.
 
 All ordered pairs are multiplied, those of one set too (twice the work of its triangle), and for ``both`` once in each
 direction. Float64 rows are multiplied and sorted panel by panel by torch.
@@ -26,7 +27,7 @@ from fastaniso.ops.triton.rows import current_target, on_device
 from fastaniso.ops.triton.shapes import PairTile, ceiling, list_splits, panel_parts, power_of_two
 
 NOTHING = -2.0
-"""The cosine of an empty place of a list; its index is negative."""
+"""The cosine of an empty place where any candidate may be found."""
 
 SORTED_ROWS = 8192
 
@@ -106,11 +107,12 @@ def neighbors_kernel(
 class _Lists:
     """The lists of a panel of rows, and the kernel that puts candidates into them."""
 
-    def __init__(self, rows: int, k: int, device: torch.device) -> None:
+    def __init__(self, below: Tensor, k: int) -> None:
+        """Empty lists of rows that look only at cosines above ``below`` (rows,)."""
         self._k, self._length, self._splits = k, power_of_two(k), list_splits(k)
-        shape = (rows, self._splits, self._length)
-        self._cosines = torch.full(shape, NOTHING, dtype=torch.float32, device=device)
-        empty = torch.arange(-self._length, 0, dtype=torch.int32, device=device)
+        shape = (len(below), self._splits, self._length)
+        self._cosines = below[:, None, None].expand(shape).contiguous()
+        empty = torch.arange(-self._length, 0, dtype=torch.int32, device=below.device)
         self._indices = empty.expand(shape).contiguous()
 
     def add(self, pair: PanelPair, left: RowSet, right: RowSet) -> None:
@@ -156,10 +158,10 @@ class _Lists:
 class _SortedLists:
     """The same for float64 rows, whose products are there already: all candidates of a panel are sorted."""
 
-    def __init__(self, rows: int, k: int, device: torch.device) -> None:
+    def __init__(self, below: Tensor, k: int) -> None:
         self._k = k
-        self._cosines = torch.full((rows, k), NOTHING, dtype=torch.float64, device=device)
-        self._indices = torch.full((rows, k), -1, dtype=torch.int64, device=device)
+        self._cosines = below[:, None].expand(-1, k)
+        self._indices = torch.full((len(below), k), -1, dtype=torch.int64, device=below.device)
 
     def add(self, pair: PanelPair, left: RowSet, right: RowSet) -> None:
         """Compare the rows with a panel of candidates."""
@@ -189,6 +191,8 @@ def neighbors(
     mask: Tensor | None,
     other: Tensor | None,
     other_mask: Tensor | None,
+    least: Tensor | None,
+    other_least: Tensor | None,
     k: int,
     both: bool,
     start: int,
@@ -199,28 +203,32 @@ def neighbors(
     with on_device(hidden):
         left = RowSet(hidden, mask, start, precision)
         right = left if other is None else RowSet(other, other_mask, other_start, precision)
-        cosines, indices = _search(left, right, k, start if other is None else other_start)
+        cosines, indices = _search(left, right, k, start if other is None else other_start, least)
         if both:
-            other_cosines, other_indices = _search(right, left, k, start)
+            other_cosines, other_indices = _search(right, left, k, start, other_least)
         else:
             other_cosines, other_indices = cosines.new_empty(0, k), indices.new_empty(0, k)
         return count_ordered_pairs(left, right), cosines, indices, other_cosines, other_indices
 
 
-def _search(left: RowSet, right: RowSet, k: int, start: int) -> tuple[Tensor, Tensor]:
+def _search(left: RowSet, right: RowSet, k: int, start: int, least: Tensor | None) -> tuple[Tensor, Tensor]:
     """Cosines and indices (n, k) of each row's best among ``right``, whose first row has the index ``start``."""
     n, device, double = left.count, left.kept.device, left.dtype == torch.float64
     # One row more, where the panels' empty places go.
     best = torch.full((n + 1, k), -torch.inf, dtype=torch.float64 if double else torch.float32, device=device)
     at = torch.full((n + 1, k), -1, dtype=torch.int64, device=device)
+    below = torch.full_like(best[:, 0], NOTHING)
+    if least is not None:
+        # An empty place gives way to a larger cosine only, and one that equals the least may be found.
+        below[:n] = torch.nextafter(least, below[:n]).clamp(min=NOTHING)
     for first, pairs in groupby(panel_pairs(left, right, ordered=True), key=lambda pair: pair.left.first):
-        lists = (_SortedLists if double else _Lists)(left.panels.step, k, device)
-        for pair in pairs:
-            lists.add(pair, left, right)
         places = torch.arange(first, first + left.panels.step, device=device)
         rows = torch.where(places < left.kept, left.kept_rows[places.clamp(max=n - 1)], n)
+        lists = (_SortedLists if double else _Lists)(below[rows], k)
+        for pair in pairs:
+            lists.add(pair, left, right)
         cosines, numbers = lists.best()
-        found = cosines > NOTHING
+        found = numbers >= 0
         best[rows] = cosines.masked_fill(~found, -torch.inf)
         at[rows] = torch.where(found, right.kept_rows[numbers.long().clamp(min=0)] + start, -1)
     return best[:n], at[:n]

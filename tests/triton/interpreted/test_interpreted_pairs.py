@@ -77,6 +77,13 @@ def test_two_sets(dtype: str) -> None:
     pair_checks.check_neighbors(hidden, mask, 2, "cpu", other=nothing, both=True)
 
 
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+@pytest.mark.usefixtures("_small_panels")
+def test_neighbors_no_worse_than_asked(dtype: str) -> None:
+    hidden, mask = as_block("masked", dtype)
+    pair_checks.check_least(hidden, mask, some(140, hidden.shape[2], dtype), "cpu")
+
+
 @pytest.mark.parametrize("dtype", ["bf16", "f64"])
 @pytest.mark.usefixtures("_small_panels")
 def test_several_panels(dtype: str) -> None:
@@ -163,8 +170,9 @@ def test_through_the_dispatcher() -> None:
     hidden = some(30, 7, "f32")
     through = torch.ops.fastaniso.pairs(hidden, None, None, None, 64, True, True, [2.0], [0.5], 0, 0, "exact", "triton")
     direct = kernels.pairs(hidden, None, None, None, 64, True, True, [2.0], [0.5], 0, 0)
-    through += torch.ops.fastaniso.neighbors(hidden, None, hidden, None, 3, True, 0, 0, "exact", "triton")
-    direct += kernels.neighbors(hidden, None, hidden, None, 3, True, 0, 0)
+    searched = (hidden, None, hidden, None, None, None, 3, True, 0, 0)
+    through += torch.ops.fastaniso.neighbors(*searched, "exact", "triton")
+    direct += kernels.neighbors(*searched)
     for one, two in zip(through, direct, strict=True):
         assert torch.equal(one, two)
 
