@@ -91,24 +91,13 @@ void attention(const AttentionBlock& block, AttentionSums& out) {
   }
 }
 
-// Copies vectors into panels [count / width][dim][width], the last filled up with zeros.
 template <class S>
 void pack_vectors(const char* const* vectors, int64_t count, int64_t dim, void* panels) {
   typedef typename Compute<S>::T T;
   typedef typename Compute<S>::V V;
-  constexpr int width = sizeof(V) / sizeof(T), panel = panel_width<T>();
-  for (int64_t r = 0; r < count; ++r) {
-    const S* vector = reinterpret_cast<const S*>(vectors[r]);
-    T* to = static_cast<T*>(panels) + r / panel * panel * dim + r % panel;
-    for (int64_t k = 0; k < dim; k += width) {
-      const int lanes = dim - k < width ? int(dim - k) : width;
-      const V x = lanes < width ? load_first(vector + k, lanes) : load(vector + k);
-      for (int i = 0; i < lanes; ++i) to[(k + i) * panel] = x[i];
-    }
-  }
-  const int64_t last = (count + panel - 1) / panel * panel;
-  for (int64_t r = count; r < last; ++r)
-    for (int64_t k = 0; k < dim; ++k) static_cast<T*>(panels)[(r / panel * dim + k) * panel + r % panel] = 0;
+  for_each_lanes<T>(count, dim, panels, [&](int64_t first, int some, T* to) {
+    pack_lanes<S>(vectors + first, some, dim, to, [](int, V x) { return x; });
+  });
 }
 
 }  // namespace

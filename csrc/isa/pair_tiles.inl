@@ -2,7 +2,7 @@
 // first-level cache.
 #pragma once
 
-#include "product.inl"
+#include "packing.inl"
 
 namespace fastaniso {
 namespace {
@@ -78,26 +78,21 @@ void pack_units(const char* const* rows, const double* norms, int64_t count, int
   typedef typename Compute<S>::T T;
   typedef typename Compute<S>::V V;
   constexpr int width = sizeof(V) / sizeof(T), panel = panel_width<T>();
-  for (int64_t r = 0; r < count; ++r) {
-    const S* row = reinterpret_cast<const S*>(rows[r]);
-    T* to = static_cast<T*>(panels) + r / panel * panel * dim + r % panel;
-    const double factor = exact_inverse_norm(row, dim, norms[r]);
-    if (factor == 0) {
-      for (int64_t k = 0; k < dim; ++k) to[k * panel] = T(to_double(row[k]) / norms[r]);
-      continue;
-    }
+  for_each_lanes<T>(count, dim, panels, [&](int64_t first, int some, T* to) {
     // In two parts, so that each number of a unit row is rounded by itself and not all of them the same way.
-    const T rounded = T(factor), rest = T(factor - rounded);
-    for (int64_t k = 0; k < dim; k += width) {
-      const V x = dim - k < width ? load_first(row + k, dim - k) : load(row + k);
-      const V unit = x * rounded + x * rest;
-      const int lanes = dim - k < width ? int(dim - k) : width;
-      for (int i = 0; i < lanes; ++i) to[(k + i) * panel] = unit[i];
+    T rounded[width] = {}, rest[width] = {};
+    for (int i = 0; i < some; ++i) {
+      const double factor = exact_inverse_norm(reinterpret_cast<const S*>(rows[first + i]), dim, norms[first + i]);
+      rounded[i] = T(factor);
+      rest[i] = T(factor - rounded[i]);
     }
-  }
-  const int64_t last = (count + panel - 1) / panel * panel;
-  for (int64_t r = count; r < last; ++r)
-    for (int64_t k = 0; k < dim; ++k) static_cast<T*>(panels)[(r / panel * dim + k) * panel + r % panel] = 0;
+    pack_lanes<S>(rows + first, some, dim, to, [&](int i, V x) { return x * rounded[i] + x * rest[i]; });
+    for (int i = 0; i < some; ++i) {
+      if (rounded[i] != 0) continue;
+      const S* const row = reinterpret_cast<const S*>(rows[first + i]);
+      for (int64_t k = 0; k < dim; ++k) to[k * panel + i] = T(to_double(row[k]) / norms[first + i]);
+    }
+  });
 }
 
 }  // namespace

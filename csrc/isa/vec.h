@@ -166,8 +166,8 @@ FASTANISO_INLINE void add_pair(double* to, V first, V second) {
   add_to(to + sizeof(V) / sizeof(first[0]), second);
 }
 // Lanes of a and b in turns, from lane FIRST of each on. (Through memory, compilers take them one by one.)
-template <int FIRST, int... LANES>
-FASTANISO_INLINE VecF in_turns(VecF a, VecF b, std::integer_sequence<int, LANES...>) {
+template <int FIRST, class V, int... LANES>
+FASTANISO_INLINE V in_turns(V a, V b, std::integer_sequence<int, LANES...>) {
   return __builtin_shufflevector(a, b, (FIRST + LANES / 2 + LANES % 2 * int(sizeof...(LANES)))...);
 }
 template <>
