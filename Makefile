@@ -57,7 +57,7 @@ test-cpp: $(VENV)/.ready
 	$(BIN)/cmake -G Ninja -S . -B build/sanitize -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) -DFASTANISO_SANITIZE=ON > build-sanitize.log 2>&1 || { cat build-sanitize.log; exit 1; }
 	rm build-sanitize.log
 	$(BIN)/cmake --build build/sanitize
-	$(BIN)/ctest --test-dir build/sanitize --output-on-failure
+	$(BIN)/ctest -j 2 --test-dir build/sanitize --output-on-failure
 
 test-neon: $(VENV)/.ready  ## the C++ tests for aarch64 under emulation; needs aarch64-linux-gnu-g++ and qemu-aarch64
 	$(BIN)/cmake -S . -B build/neon -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
