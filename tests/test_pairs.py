@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import lru_cache
+
 import pytest
 import tolerance
 import torch
 from cases import CASES, DTYPES, make
+from conftest import cpu_backends
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -47,15 +51,31 @@ def pivot_of(rows: Rows, other: Rows | None = None) -> float:
     return round(mean * 2**16) / 2**16
 
 
-def check(ours: Pairs, rows: Rows, other: Rows | None, dtype: torch.dtype) -> None:
-    right = dispatch.pairs(rows, other, **EVERYTHING, backend="reference")
-    cosines, i, j = all_cosines(rows, other)
+@dataclass(frozen=True)
+class Expected:
+    rows: Rows
+    other: Rows | None
+    right: Pairs
+    cosines: Tensor
+    at: tuple[Tensor, Tensor]
+    ordered: Tensor
+    pivot: float
+
+    @staticmethod
+    def of(rows: Rows, other: Rows | None = None) -> Expected:
+        right = dispatch.pairs(rows, other, **EVERYTHING, backend="reference")
+        cosines, *at = all_cosines(rows, other)
+        return Expected(rows, other, right, cosines, (at[0], at[1]), cosines.sort().values, pivot_of(rows, other))
+
+
+def check(ours: Pairs, expected: Expected, dtype: torch.dtype) -> None:
+    rows, right, cosines, (i, j) = expected.rows, expected.right, expected.cosines, expected.at
     one = tolerance.cosine(rows.dim, dtype)
     assert torch.equal(ours.counts, right.counts)
     assert ours.histogram is not None
     assert ours.histogram.sum() == ours.counts[0]
 
-    ordered = cosines.sort().values
+    ordered = expected.ordered
     edges = torch.linspace(-1, 1, 257, dtype=torch.float64)[1:-1]
     below = ours.histogram.cumsum(0)[:-1]
     # A cosine may be counted on the other side of an edge that it is within its error of.
@@ -64,7 +84,7 @@ def check(ours: Pairs, rows: Rows, other: Rows | None, dtype: torch.dtype) -> No
 
     assert ours.moments is not None
     assert right.moments is not None
-    bound = tolerance.pair_moments(cosines, pivot_of(rows, other), rows.dim, dtype)
+    bound = tolerance.pair_moments(cosines, expected.pivot, rows.dim, dtype)
     error = (ours.moments - right.moments).abs()
     assert (error <= bound).all(), f"{error / bound} times the bound"
 
@@ -91,23 +111,37 @@ def check(ours: Pairs, rows: Rows, other: Rows | None, dtype: torch.dtype) -> No
         assert abs(cosines[at] - value) <= one
 
 
+@lru_cache(maxsize=1)
+def expected_of(dtype: str, case: str) -> Expected:
+    """The same for each instruction set, whose turns come together."""
+    return Expected.of(as_rows(*make(case, dtype)))
+
+
+@pytest.mark.parametrize("isa", cpu_backends(), indirect=True)
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_pairs(isa: str, dtype: str, case: str) -> None:
-    rows = as_rows(*make(case, dtype))
-    check(dispatch.pairs(rows, **EVERYTHING, backend="cpu"), rows, None, DTYPES[dtype])
+    expected = expected_of(dtype, case)
+    check(dispatch.pairs(expected.rows, **EVERYTHING, backend="cpu"), expected, DTYPES[dtype])
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_pairs_between_two_sets(isa: str, dtype: str, case: str) -> None:
+@lru_cache(maxsize=1)
+def expected_of_two(dtype: str, case: str) -> tuple[Expected, Expected]:
     values, mask = make(case, dtype)
     rows = as_rows(values, mask)
     theirs = torch.randn(131, rows.dim, generator=torch.Generator().manual_seed(7)) + 0.2
     theirs[5] = 0
     other = as_rows(theirs.to(values.dtype), torch.arange(131) % 7 != 3)
-    for a, b in ((rows, other), (other, rows)):
-        check(dispatch.pairs(a, b, **EVERYTHING, backend="cpu"), a, b, DTYPES[dtype])
+    return Expected.of(rows, other), Expected.of(other, rows)
+
+
+@pytest.mark.parametrize("isa", cpu_backends(), indirect=True)
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_pairs_between_two_sets(isa: str, dtype: str, case: str) -> None:
+    for expected in expected_of_two(dtype, case):
+        ours = dispatch.pairs(expected.rows, expected.other, **EVERYTHING, backend="cpu")
+        check(ours, expected, DTYPES[dtype])
 
 
 def test_counts_add_up_for_every_number_of_rows(isa: str) -> None:
