@@ -5,8 +5,9 @@ ring, the last of them by half where W is even. A tile of a × b rows that forms
 
     tile = p·(d/R + e) + (a + b)·d·c
 
-(R multiply-adds a second, e what a pair costs beside its products, c what it costs to make a number of a row ready). A
-shard is a message of m·d·bytes/B seconds and a latency α. It travels while the one before is paired, so that
+(R multiply-adds a second, e what a pair costs beside its products, c what a number of a row costs beside those: it is made
+ready, and tiles that the diagonal cuts are multiplied whole). A shard is a message of m·d·bytes/B seconds and a latency α.
+It travels while the one before is paired, so that
 
     T(W) = rounds·r + Σ max(tile, next message) + ⌊W/2⌋·s + bytes moved·q,    rounds = 1 + 2⌈log₂ W⌉
 
@@ -54,7 +55,7 @@ class Machine:
 
 CPU = Machine(
     "two ranks of one thread on an AMD EPYC of 2 cores",
-    **{"rate": 53.3e9, "per_pair": 0.45e-9, "per_number": 1.1e-9, "itemsize": 4},
+    **{"rate": 55.1e9, "per_pair": 0.54e-9, "per_number": 0.94e-9, "itemsize": 4},
     **{"link": 0.8e9, "node_link": 0.8e9, "latency": 1e-4, "round": 0.7e-3, "step": 1e-3, "per_byte": 1 / 2.7e9},
     **{"ranks_of_node": 1 << 30, "memory": 12e9, "storage_of_node": 1.5e9},
 )
@@ -91,13 +92,13 @@ class Measured:
 
 
 MEASURED = (
-    Measured(8_000, 768, 2, 0.486, 0.265),
-    Measured(16_000, 384, 2, 0.985, 0.512),
-    Measured(20_000, 768, 2, 2.986, 1.519),
-    Measured(32_000, 384, 2, 3.980, 2.069),
-    Measured(12_000, 384, 2, 0.577, 0.299),
-    Measured(12_000, 384, 4, 0.577, 0.172),
-    Measured(12_000, 384, 8, 0.577, 0.104),
+    Measured(8_000, 768, 2, 0.469, 0.250),
+    Measured(16_000, 384, 2, 0.981, 0.506),
+    Measured(20_000, 768, 2, 2.989, 1.496),
+    Measured(32_000, 384, 2, 3.924, 1.950),
+    Measured(12_000, 384, 2, 0.546, 0.288),
+    Measured(12_000, 384, 4, 0.546, 0.159),
+    Measured(12_000, 384, 8, 0.546, 0.098),
 )
 """Medians of `bench ranks`."""
 
@@ -169,11 +170,12 @@ def _formula() -> str:
 def _validation() -> str:
     head = (
         "**Held against what was measured** on a machine of two cores (AMD EPYC), gloo, one thread a rank, float32. "
-        f"R = {CPU.rate / 1e9:.1f}·10⁹ a second, e = {CPU.per_pair * 1e9:.2f} ns, c = {CPU.per_number * 1e9:.1f} ns, "
+        f"R = {CPU.rate / 1e9:.1f}·10⁹ a second, e = {CPU.per_pair * 1e9:.2f} ns, c = {CPU.per_number * 1e9:.2f} ns, "
         f"1/q = {1 / CPU.per_byte / 1e9:.1f} GB/s, r = {CPU.round * 1e3:.1f} ms and s = {CPU.step * 1e3:.0f} ms were "
         "measured apart: on single kernels, an exchange without work, calls on 64 rows. Times are CPU time, of one "
         "rank alone and of each of several, because 4 and 8 ranks shared the two cores. "
-        "The model is some hundredths too hopeful, and a tenth for eight ranks that compete for two cores' caches. "
+        "The model meets two ranks within .02, and is too hopeful by .04 for four and .08 for eight, which compete for two "
+        "cores' caches. "
         "Times between barriers are in [benchmarks](benchmarks.md#ranks)."
     )
     body = []
@@ -188,7 +190,7 @@ def _validation() -> str:
 def _cores() -> str:
     head = (
         "**Computed from these measured rates**, kernel and link: more such ranks, each with a core and a link of "
-        f"{CPU.link / 1e9:.1f} GB/s of its own. What was measured with two ranks is .01 to .03 less than computed."
+        f"{CPU.link / 1e9:.1f} GB/s of its own. Between barriers, two ranks reached up to .05 less than computed."
     )
     counts = (2, 8, 64)
     body = []
