@@ -36,20 +36,22 @@ paper: $(VENV)/.ready  ## every experiment of the paper at its small size, and d
 	    $$(test ! -d $(WEIGHTS)/librivox || echo --sounds $(WEIGHTS)/librivox) --out $(PAPER)
 	$(BIN)/python docs/paper.py $(PAPER)
 
+# Two processes with a thread a core each: who waits for a thread must not keep a core from it.
+PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
 # By files, in the order that tests/conftest.py gives them.
 TWO := -n 2 --dist loadfile --no-loadscope-reorder
 
 test: test-python test-transformers-4 test-cpp  ## all tests: Python, and the C++ kernels under sanitizers
 
 test-python: $(VENV)/.ready
-	$(BIN)/python -m pytest $(TWO) -m 'not alone'
-	$(BIN)/python -m pytest -m alone
+	$(PYTEST) $(TWO) -m 'not alone'
+	$(PYTEST) -m alone
 
 OLD := build/transformers-4
 # The families once more under transformers 4.57, which lies beside the environment's own version.
 test-transformers-4: $(VENV)/.ready
 	$(PIP) install --no-deps --upgrade --target $(OLD) transformers==4.57.6 'huggingface-hub<1' 'tokenizers<=0.23.0'
-	PYTHONPATH=$(OLD) $(BIN)/python -m pytest $(TWO) -m 'not alone' tests/test_models.py tests/test_families.py \
+	PYTHONPATH=$(OLD) $(PYTEST) $(TWO) -m 'not alone' tests/test_models.py tests/test_families.py \
 	    tests/test_scan.py tests/test_scan_sounds.py tests/test_scan_images.py tests/test_scan_batches.py \
 	    tests/test_scan_texts.py tests/test_attention_calls.py tests/test_queries_keys.py tests/test_scan_attention.py
 
