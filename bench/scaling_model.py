@@ -5,9 +5,9 @@ ring, the last of them by half where W is even. A tile of a × b rows that forms
 
     tile = p·(d/R + e) + (a + b)·d·c
 
-(R multiply-adds a second, e what a pair costs beside its products, c what a number of a row costs beside those: it is made
-ready, and tiles that the diagonal cuts are multiplied whole). A shard is a message of m·d·bytes/B seconds and a latency α.
-It travels while the one before is paired, so that
+(R multiply-adds a second, e what a pair costs beside its products, c what a number of a row costs beside those: it is
+made ready, and tiles that the diagonal cuts are multiplied whole). A shard is a message of m·d·bytes/B seconds and a
+latency α. It travels while the one before is paired, so that
 
     T(W) = rounds·r + Σ max(tile, next message) + ⌊W/2⌋·s + bytes moved·q,    rounds = 1 + 2⌈log₂ W⌉
 
@@ -174,8 +174,8 @@ def _validation() -> str:
         f"1/q = {1 / CPU.per_byte / 1e9:.1f} GB/s, r = {CPU.round * 1e3:.1f} ms and s = {CPU.step * 1e3:.0f} ms were "
         "measured apart: on single kernels, an exchange without work, calls on 64 rows. Times are CPU time, of one "
         "rank alone and of each of several, because 4 and 8 ranks shared the two cores. "
-        "The model meets two ranks within .02, and is too hopeful by .04 for four and .08 for eight, which compete for two "
-        "cores' caches. "
+        "The model meets two ranks within .02, and is too hopeful by .04 for four and .08 for eight, which compete for "
+        "two cores' caches. "
         "Times between barriers are in [benchmarks](benchmarks.md#ranks)."
     )
     body = []

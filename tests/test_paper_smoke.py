@@ -11,9 +11,9 @@ import pytest
 
 pytest.importorskip("transformers")
 
-from fastaniso.paper import Verdict, load_outcomes, to_html, to_markdown  # noqa: E402
-from fastaniso.paper.untrained_block import EXPERIMENT as UNTRAINED_BLOCK  # noqa: E402
-from fastaniso.paper.untrained_block.curves import fixed_points  # noqa: E402
+from fastaniso.paper import Verdict, load_outcomes, to_html, to_markdown
+from fastaniso.paper.untrained_block import EXPERIMENT as UNTRAINED_BLOCK
+from fastaniso.paper.untrained_block.curves import fixed_points
 
 TEXT = Path(__file__).parent.parent / "examples" / "jargon-excerpt.txt"
 EXPERIMENTS = ("layers", "drift", "untrained-block", "training", "counterpoint")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import fastaniso
-from fastaniso.paper import Options, Size, Verdict, load_outcomes, run, to_html, to_markdown
+from fastaniso.paper import Size, Verdict
 from fastaniso.paper.untrained_block import EXPERIMENT
 from fastaniso.paper.untrained_block.block import KINDS, Block, rotated, untrained
 from fastaniso.paper.untrained_block.curves import apart, between, crossing, curves, fixed_points, power, slopes
