@@ -80,6 +80,25 @@ def test_an_interrupted_scan_goes_on(text: Path, tmp_path: Path, batches: int, a
     assert same(scan(text, folder, attention=attention), whole)
 
 
+def test_what_is_kept_stays_until_the_result_is_written(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError("no space left on device")
+
+    with pytest.raises(ScanInterrupted):
+        scan(text, tmp_path, progress=Stop(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(ScanResult, "save", full)
+        with pytest.raises(OSError, match="no space left"):
+            scan(text, tmp_path)
+    assert json.loads(own_record(tmp_path).read_text())["batches"] == 2
+    again = scan(text, tmp_path)
+    assert same(again, scan(text))
+    assert json.loads((tmp_path / "scan.json").read_text()) == json.loads(again.to_json())
+    assert len(list((tmp_path / "states").iterdir())) == len(again.states)
+
+
 @pytest.mark.parametrize("kind", ["images", "sounds"])
 def test_images_and_sounds_by_their_files(kind: str, tmp_path: Path) -> None:
     pytest.importorskip({"images": "PIL", "sounds": "soundfile"}[kind])

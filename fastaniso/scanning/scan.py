@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -94,7 +95,7 @@ def scan(
             rounding. An error on one of them stops all.
         resume: A folder to keep the states in every few seconds, one that all ranks see; a scan of the same model and
             data with the same options that was killed goes on from there, to the same bits, and by another number of
-            ranks to the same up to rounding. Of files only.
+            ranks to the same up to rounding. At the end the result is saved there in place of them. Of files only.
         progress: True for a bar on stderr (the first rank's), or a function that is given a ``Progress`` after each
             batch.
 
@@ -214,13 +215,21 @@ def scan(
             readers.gather(group)
         passed.check_all_read(readers.hidden.batches, readers.hidden.items, group)
         readers.hidden.cover(modality.identity)
-        if checkpoint and rank == 0:
+
+    def settle(result: ScanResult | None) -> None:
+        if checkpoint and resume is not None and rank == 0:
+            if result is not None:
+                result.save(resume, pictures=False)
             checkpoint.remove()
+
     end = (subject, readers, meter.seconds)
     try:
-        return outcome(*end, complete=True)
+        result = outcome(*end, complete=True)
     except InvalidRowsError as error:
+        _on_all(partial(settle, None), group)
         raise ScanInvalidRowsError(str(error), outcome(*end, complete=True, partial=True)) from error
+    _on_all(partial(settle, result), group)
+    return result
 
 
 def _on_all(call: Callable[[], T], group: Any) -> T:
