@@ -16,6 +16,7 @@ from torch import Tensor
 from fastaniso.ops import dispatch, reference
 from fastaniso.rows import Rows, as_rows
 from fastaniso.state import Neighbors
+from fastaniso.state.neighbors import _best
 
 
 def cosine_table(rows: Rows, other: Rows | None) -> Tensor:
@@ -156,6 +157,36 @@ def test_blocks_merge_to_the_whole(seed: int, n: int, cut: int, k: int) -> None:
     assert torch.equal(merged.indices, whole.indices)
     assert torch.equal(merged.counts[:3], whole.counts[:3])
     assert merged.coverage.area("rows", (0, n), "rows", (0, n)) == n * n
+
+
+@settings(deadline=None, max_examples=60)
+@given(seed=st.integers(0, 2**31), n=st.integers(0, 12), k=st.integers(1, 9))
+def test_lists_merge_alike_whatever_their_numbers_are(seed: int, n: int, k: int) -> None:
+    """In order of cosine and then of index, among many that are equal, 0 and −0 and empty places."""
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.tensor([-1.0, -0.25, -0.0, 0.0, 0.25, 1.0])
+
+    def lists() -> tuple[Tensor, Tensor]:
+        cosines = values[torch.randint(0, 6, (n, k), generator=generator)]
+        indices = torch.rand(n, 2 * k, generator=generator).argsort(1)[:, :k]
+        empty = torch.rand(n, k, generator=generator) < 0.3
+        return cosines.masked_fill(empty, -torch.inf), indices.masked_fill(empty, -1)
+
+    def merged(dtype: torch.dtype, offset: int) -> tuple[Tensor, Tensor]:
+        parts = [(c.to(dtype), torch.where(i < 0, i, i + offset)) for c, i in (first, second)]
+        cosines, indices = _best(*parts[0], *parts[1])
+        return cosines.float(), torch.where(indices < 0, indices, indices - offset)
+
+    first, second = lists(), lists()
+    cosines, indices = merged(torch.float32, 0)
+    for row in range(n):
+        both = zip(torch.cat((first[0][row], second[0][row])), torch.cat((first[1][row], second[1][row])), strict=True)
+        best = sorted((-float(cosine), int(index)) for cosine, index in both)[:k]
+        assert list(zip((-cosines[row]).tolist(), indices[row].tolist(), strict=True)) == best
+    for dtype, offset in ((torch.float64, 0), (torch.float32, 2**31), (torch.float32, 2**33)):
+        again = merged(dtype, offset)
+        assert torch.equal(again[0], cosines)
+        assert torch.equal(again[1], indices)
 
 
 def test_opcheck() -> None:

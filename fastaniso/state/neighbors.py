@@ -106,9 +106,20 @@ class Neighbors(State):
         return replace(whole, **self._joined(other), counts=counts)
 
 
+def sort_keys(cosines: Tensor, indices: Tensor) -> Tensor:
+    """Integers in the order of (cosine, −index), for float32 cosines and indices below 2³² (below 0 is as 0)."""
+    bits = (cosines + 0.0).view(torch.int32)  # 0 for −0
+    ascending = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long()
+    return ascending * 2**32 + (2**32 - 1 - indices.clamp(min=0))
+
+
 def _best(cosines: Tensor, indices: Tensor, more: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
     k = cosines.shape[1]
     cosines, indices = torch.cat((cosines, more), 1), torch.cat((indices, at), 1)
+    # A question that a GPU would have to be waited for.
+    if cosines.dtype == torch.float32 and cosines.is_cpu and indices.numel() and int(indices.max()) < 2**32:
+        best = sort_keys(cosines, indices).topk(k, dim=1).indices
+        return cosines.gather(1, best), indices.gather(1, best)
     # By index, then stably by cosine: among equals the smaller index stays first.
     indices, order = indices.sort(1)
     cosines, by_cosine = cosines.gather(1, order).sort(dim=1, descending=True, stable=True)

@@ -25,6 +25,7 @@ from fastaniso.ops.triton.panels import PanelPair
 from fastaniso.ops.triton.row_sets import RowSet, count_ordered_pairs, panel_pairs
 from fastaniso.ops.triton.rows import current_target, on_device
 from fastaniso.ops.triton.shapes import PairTile, ceiling, list_splits, panel_parts, power_of_two
+from fastaniso.state.neighbors import sort_keys
 
 NOTHING = -2.0
 """The cosine of an empty place where any candidate may be found."""
@@ -148,10 +149,7 @@ class _Lists:
         return torch.cat(best), torch.cat(at)
 
     def _sorted(self, cosines: Tensor, indices: Tensor) -> tuple[Tensor, Tensor]:
-        # One number a candidate: the cosine's bits in the order of their values (0 for −0) above, the index below.
-        bits = (cosines + 0.0).view(torch.int32)
-        order = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).long() * 2**32 + (2**31 - 1 - indices.long())
-        first = order.sort(dim=1, descending=True).indices[:, : self._k]
+        first = sort_keys(cosines, indices.long()).sort(dim=1, descending=True).indices[:, : self._k]
         return cosines.gather(1, first), indices.gather(1, first)
 
 
