@@ -92,13 +92,13 @@ class Measured:
 
 
 MEASURED = (
-    Measured(8_000, 768, 2, 0.469, 0.250),
-    Measured(16_000, 384, 2, 0.981, 0.506),
-    Measured(20_000, 768, 2, 2.989, 1.496),
-    Measured(32_000, 384, 2, 3.924, 1.950),
-    Measured(12_000, 384, 2, 0.546, 0.288),
-    Measured(12_000, 384, 4, 0.546, 0.159),
-    Measured(12_000, 384, 8, 0.546, 0.098),
+    Measured(8_000, 768, 2, 0.468, 0.249),
+    Measured(16_000, 384, 2, 0.967, 0.500),
+    Measured(20_000, 768, 2, 2.896, 1.476),
+    Measured(32_000, 384, 2, 3.849, 1.939),
+    Measured(12_000, 384, 2, 0.544, 0.288),
+    Measured(12_000, 384, 4, 0.544, 0.156),
+    Measured(12_000, 384, 8, 0.544, 0.094),
 )
 """Medians of `bench ranks`."""
 
@@ -174,7 +174,7 @@ def _validation() -> str:
         f"1/q = {1 / CPU.per_byte / 1e9:.1f} GB/s, r = {CPU.round * 1e3:.1f} ms and s = {CPU.step * 1e3:.0f} ms were "
         "measured apart: on single kernels, an exchange without work, calls on 64 rows. Times are CPU time, of one "
         "rank alone and of each of several, because 4 and 8 ranks shared the two cores. "
-        "The model meets two ranks within .02, and is too hopeful by .04 for four and .08 for eight, which compete for "
+        "The model meets two ranks within .02, and is too hopeful by .03 for four and .06 for eight, which compete for "
         "two cores' caches. "
         "Times between barriers are in [benchmarks](benchmarks.md#ranks)."
     )
@@ -190,7 +190,7 @@ def _validation() -> str:
 def _cores() -> str:
     head = (
         "**Computed from these measured rates**, kernel and link: more such ranks, each with a core and a link of "
-        f"{CPU.link / 1e9:.1f} GB/s of its own. Between barriers, two ranks reached up to .05 less than computed."
+        f"{CPU.link / 1e9:.1f} GB/s of its own. Between barriers, two ranks reached up to .08 less than computed."
     )
     counts = (2, 8, 64)
     body = []

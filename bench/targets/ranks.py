@@ -15,6 +15,6 @@ def _efficiency(call: str, contender: str, size: tuple[int, int]) -> Target:
 
 OTHERS = (
     *(_efficiency("all pairs", OURS, size) for size in ranks.SIZES),
-    # Of a call that takes a quarter of a second more is lost to waiting: lists go round three times.
+    # Shorter calls lose more to waiting: lists are handed on three times.
     _efficiency("neighbors", f"{OURS} neighbors", ranks.NEIGHBOR_SIZES[-1]),
 )
