@@ -141,6 +141,19 @@ def test_none_is_worse_than_asked(isa: str, backend: str, dtype: str) -> None:
         assert torch.equal(some.indices, all_.indices.masked_fill(left_out, -1))
 
 
+@pytest.mark.parametrize(
+    "least",
+    [torch.zeros(9), torch.zeros(10).double(), torch.zeros(10, 2)[:, 0], torch.zeros(10, 1)],
+    ids=lambda each: f"{tuple(each.shape)}-{each.dtype}-{each.stride()}",
+)
+def test_what_is_asked_of_rows_has_their_form(least: Tensor) -> None:
+    rows = as_rows(torch.randn(10, 4))
+    with pytest.raises(ValueError, match=r"^least: expected contiguous torch\.float32 \(10,\) on cpu, got "):
+        dispatch.neighbors(rows, k=2, least=least)
+    with pytest.raises(ValueError, match=r"^other_least: expected contiguous"):
+        dispatch.mutual_neighbors(rows, rows, k=2, other_least=least)
+
+
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 2**31), n=st.integers(2, 150), cut=st.integers(1, 149), k=st.integers(1, 9))
 def test_blocks_merge_to_the_whole(seed: int, n: int, cut: int, k: int) -> None:

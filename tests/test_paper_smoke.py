@@ -45,6 +45,7 @@ def test_everything_runs_and_is_told(done: subprocess.CompletedProcess[str], fol
             assert f"{name}: skipped {left_out}: {reason}" in done.stdout
     for seed in (1, 2):
         assert f"untrained-block: seed {seed} of 2, 6 norms of the bias" in done.stderr
+    assert "untrained-block: BERT's cosines at three norms of the bias, further seeds: 1" in done.stderr
 
 
 @pytest.mark.usefixtures("done")

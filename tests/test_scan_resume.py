@@ -146,6 +146,30 @@ def test_the_command_goes_on_with_images(tmp_path: Path, monkeypatch: pytest.Mon
     assert found["sites"] == whole["sites"]
 
 
+def test_ctrl_c_while_the_result_is_written_loses_nothing(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fastaniso.scanning.result.save_pictures", lambda *_: [])
+    monkeypatch.setattr(resuming, "SECONDS", 0.0)
+    monkeypatch.setattr(resuming, "SHARE", 1e9)
+    model, out = tiny.saved("bert", tmp_path / "model"), tmp_path / "out"
+    arguments = ["scan", str(model), "--text", str(text), "--max-length", "16", "--quiet", "--out", str(out)]
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ScanResult, "save", interrupted)
+        done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 130
+    assert done.stderr.endswith(f"interrupted; what was measured is kept under {out}, and the same command goes on\n")
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "wrote the result and 0 plots under" in done.stderr
+    assert json.loads((out / "scan.json").read_text())["complete"]
+    assert not (out / "scan-under-way").exists()
+
+
 def test_results_may_lie_among_the_data(tmp_path: Path) -> None:
     """What a scan writes there is no change of the data."""
     for number in range(9):

@@ -11,7 +11,17 @@ from typing import Annotated, Any
 import typer
 
 from fastaniso.cli import paper, tasks
-from fastaniso.cli.ending import BEYOND, FAILED, INTERRUPTED, MISSING, deliver, keep_early, progress, reported
+from fastaniso.cli.ending import (
+    BEYOND,
+    FAILED,
+    INTERRUPTED,
+    MISSING,
+    deliver,
+    keep_early,
+    kept_under,
+    progress,
+    reported,
+)
 from fastaniso.cli.machine import check_device, silence_transformers
 from fastaniso.cli.options import (
     Backend,
@@ -138,7 +148,7 @@ def scan(
         with joined(device or "cpu") if launched() else nullcontext() as group:
             with progress(quiet or not is_first(), last) as report:
                 try:
-                    with terminated_after_a_batch(report) as told:
+                    with kept_under(out), terminated_after_a_batch(report) as told:
                         result = run(
                             model,
                             paths if kind == "text" else data,
@@ -165,7 +175,7 @@ def scan(
             if early is not None:
                 keep_early(early, out if is_first() else None)
             if is_first():
-                deliver(result, out, json)
+                deliver(result, out, json, draw=result.save_pictures)
 
 
 @app.command(epilog=_EXIT_CODES)

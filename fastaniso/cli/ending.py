@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -86,16 +86,37 @@ def keep_early(stopped: ScanInterrupted | ScanStoppedError, out: Path | None) ->
     _end(line, INTERRUPTED if interrupted else FAILED)
 
 
-def deliver(result: ScanResult | MeasureResult, out: Path | None, json: bool) -> None:
-    """Write the result where it is wanted, and print it."""
+@contextmanager
+def kept_under(out: Path | None) -> Iterator[None]:
+    """Of an interruption while a scan begins, or while its result is written: says what is kept, if anything is."""
+    from fastaniso.scanning import ScanInterrupted
+    from fastaniso.scanning.resuming import is_kept
+
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if isinstance(stop, ScanInterrupted) or out is None or not is_kept(out):
+            raise
+        _end(f"interrupted; what was measured is kept under {out}, and the same command goes on", INTERRUPTED)
+
+
+def deliver(
+    result: ScanResult | MeasureResult,
+    out: Path | None,
+    json: bool,
+    *,
+    draw: Callable[[Path], list[Path]] | None = None,
+) -> None:
+    """Write the result where it is wanted, or only ``draw`` it where the rest is there already, and print it."""
     if out is not None:
         try:
-            written = result.save(out)
+            written = (draw or result.save)(out)
         except KeyboardInterrupt:
             _end(f"interrupted while writing: what is under {out} is not complete", INTERRUPTED)
         pictures = sum(path.suffix == ".png" for path in written)
         without = "" if pictures else "; no plots: matplotlib is not installed (pip install 'fastaniso[plot]')"
-        print(f"wrote {len(written)} files under {out}{without}", file=sys.stderr)
+        what = f"the result and {pictures} plots" if draw else f"{len(written)} files"
+        print(f"wrote {what} under {out}{without}", file=sys.stderr)
     print(result.to_json(indent=2) if json else result)
 
 

@@ -191,6 +191,9 @@ def _neighbors(
 ) -> tuple[Neighbors, Neighbors]:
     name = resolve(backend, rows.values.device)
     theirs, their_mask = (None, None) if other is None else (other.values, other.mask)
+    _check_least("least", least, rows)
+    if other is not None:
+        _check_least("other_least", other_least, other)
     counts, cosines, indices, other_cosines, other_indices = torch.ops.fastaniso.neighbors(
         *(rows.values, rows.mask, theirs, their_mask, least, other_least, k, both, start, other_start),
         *(checked_precision(precision), name),
@@ -204,6 +207,19 @@ def _neighbors(
         Neighbors(rows.dim, there, provenance, start, counts, cosines, indices),
         Neighbors(rows.dim, back, provenance, other_start, swapped, other_cosines, other_indices),
     )
+
+
+def _check_least(name: str, least: Tensor | None, rows: Rows) -> None:
+    """Kernels read it as it is."""
+    if least is None:
+        return
+    dtype = torch.float64 if rows.values.dtype == torch.float64 else torch.float32
+    wanted = ((rows.count,), dtype, rows.values.device, True)
+    if (tuple(least.shape), least.dtype, least.device, least.is_contiguous()) != wanted:
+        raise ValueError(
+            f"{name}: expected contiguous {dtype} ({rows.count},) on {rows.values.device}, got {least.dtype} "
+            f"{tuple(least.shape)} on {least.device}, strides {least.stride()}"
+        )
 
 
 def attention(

@@ -165,13 +165,15 @@ class ScanResult:
         """
         heads = {} if self.attention is None else self.attention.states
         written = save_json(Path(folder), "scan.json", self.to_json(indent=2), {**self.states, **heads})
-        if not pictures:
-            return written
+        return written + (self.save_pictures(folder) if pictures else [])
+
+    def save_pictures(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Write ``plots/*.png`` where matplotlib is; their paths."""
         plots: dict[str, Callable[[], Figure]] = {"layers": self.plot}
         for site in self.sites:
             if site.same_as is None:
                 plots[site.site] = partial(self._plot_site, site)
-        return written + save_pictures(Path(folder) / "plots", plots)
+        return save_pictures(Path(folder) / "plots", plots)
 
     def _plot_site(self, site: SiteResult) -> Figure:
         from fastaniso.report import plot_site
