@@ -5,6 +5,7 @@ One group of processes runs all counts of ranks in turns, call by call; those th
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from bench.group import cores, on_ranks
 from bench.harness import OURS, Row, Timing
 from bench.options import Options, row
 from fastaniso import distributed
+from fastaniso.distributed.exchange import exchange
 
 RANKS = 2
 K = 10
@@ -131,3 +133,16 @@ def _measure(
                 seconds["wall"].append(time.perf_counter() - began)
                 seconds["cpu"].append(cpu)
     return taken
+
+
+def send(rank: int, *, size: int) -> tuple[float, float]:
+    """Bytes sent each way between two ranks: the seconds it takes, and of a rank's CPU."""
+    ours, theirs = torch.ones(size, dtype=torch.uint8), torch.empty(size, dtype=torch.uint8)
+    walls, cpus = [], []
+    for _ in range(12):
+        dist.barrier()
+        began, cpu = time.perf_counter(), time.process_time()
+        exchange((ours,), 1 - rank, (theirs,), 1 - rank, None)()
+        walls.append(time.perf_counter() - began)
+        cpus.append(time.process_time() - cpu)
+    return statistics.median(walls[2:]), statistics.median(cpus[2:])

@@ -59,7 +59,7 @@ CPU = Machine(
     **{"link": 0.8e9, "node_link": 0.8e9, "latency": 1e-4, "round": 0.7e-3, "step": 1e-3, "per_byte": 1 / 2.7e9},
     **{"ranks_of_node": 1 << 30, "memory": 12e9, "storage_of_node": 1.5e9},
 )
-"""Measured: the kernel on 750 to 12,000 rows alone, an exchange of 12 MB each way, calls on 64 rows."""
+"""Measured by `python -m bench.scaling_rates`."""
 
 PEAK, SHARE = 989e12 / 2, 0.4
 GPU = Machine(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,3 +63,10 @@ def test_the_document_is_current() -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
     written = text.split(model.BEGIN)[1].split(model.END)[0].strip()
     assert written == model.section(), "python -m bench.scaling_model docs/scaling.md"
+
+
+def test_the_rates_of_a_machine_can_be_measured() -> None:
+    command = [sys.executable, "-m", "bench.scaling_rates", "--quick"]
+    done = subprocess.run(command, cwd=DOCUMENT.parents[1], capture_output=True, text=True, check=True)
+    names = re.findall(r"(\S+) = -?\d|(link) \d", done.stdout)
+    assert [name or link for name, link in names] == ["R", "e", "c", "r", "s", "link", "1/q"]
