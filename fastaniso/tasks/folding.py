@@ -25,7 +25,7 @@ class Incomplete(ValueError):
         first = ", ".join(tile.files[0] for tile in missing[:8]) + (" …" if len(missing) > 8 else "")
         super().__init__(
             f"{folder}: {len(missing):,} of {total:,} tiles are missing ({first}); do them with fastaniso run, or fold "
-            "what is there with partial=True"
+            "what is there with partial=True (--partial)"
         )
         self.missing = missing
         self.total = total
